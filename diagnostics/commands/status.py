@@ -113,6 +113,11 @@ def _ended(end: dict[str, Any]) -> RenderableType:
     text.append(printable(end["said"]), style="not bold")
     if end["verdict"]:
         text.append(f"\n  last verdict: {printable(end['verdict'])}", style="not bold default")
+    for line in end["lines"]:
+        middle, between = _with_interval(line["grown_bytes"])
+        inside = f", in {line['in']}" if line["in"] else ""
+        gained = f"{printable(line['name'] + inside)} gained {middle} in {line['seconds']:.0f} s (95 % sure: {between})"
+        text.append(f"\n  live heap: {gained}", style="not bold default")
     if end["file"]:
         text.append(f"\n  next: diagnostics blackbox {printable(end['file'])}", style="not bold default")
     return text
@@ -187,18 +192,30 @@ def _lines(worker: dict[str, Any]) -> list[RenderableType]:
     if lines["unknown"]:
         return [Text(f"lines that grow: unknown: {printable(lines['unknown'])}\n", style="yellow")]
     rows = [row for row in lines["rows"] if row["grows"]][:_LINES]
+    within = f"within {lines['seconds']:.0f} s" if lines["seconds"] is not None else ""
+    within += f" of {lives} processes, one after the other" if (lives := lines.get("lives", 1)) > 1 else ""
+    if rows:
+        return [_table(rows, f"lines that grow, {within}", {"an hour": "per_hour", "holds": "held_bytes"}), Text()]
+    if not worker["verdict"]["alarm"]:
+        return []
+    # So soon after an alarm there are few samples: enough for who has gained, and not yet for whether it was all along.
+    rows = [row for row in lines["rows"] if row["grown_bytes"]["low"] > 0][:_LINES]
     if not rows:
-        says = "live heap: no line of code grows beyond doubt" if worker["verdict"]["alarm"] else ""
-        return [Text(f"{says}\n", style="dim")] if says else []
-    of = f" of {lives} processes, one after the other" if (lives := lines.get("lives", 1)) > 1 else ""
-    table = Table(title=f"lines that grow, within {lines['seconds']:.0f} s{of}", title_justify="left", box=None)
-    for column in ("an hour", "95 % sure", "holds", "95 % sure", "line"):
+        return [Text("live heap: no line of code gained beyond doubt\n", style="dim")]
+    title = f"lines that gained, {within}; whether steadily is not known yet"
+    return [_table(rows, title, {"gained": "grown_bytes", "holds": "held_bytes"}), Text()]
+
+
+def _table(rows: list[dict[str, Any]], title: str, figures: dict[str, str]) -> Table:
+    """Lines of code with some figures and their intervals; `figures`: title of the column -> key of the row."""
+    table = Table(title=title, title_justify="left", box=None)
+    for column in (*(each for figure in figures for each in (figure, "95 % sure")), "line"):
         table.add_column(column, justify="left" if column == "line" else "right")
     for row in rows:
         inside = f", in {row['in']}" if row["in"] else ""
-        figures = [cell for key in ("per_hour", "held_bytes") for cell in _with_interval(row[key])]
-        table.add_row(*map(Text, (*figures, printable(f"{row['name']}{inside}"))))
-    return [table, Text()]
+        cells = [cell for key in figures.values() for cell in _with_interval(row[key])]
+        table.add_row(*map(Text, (*cells, printable(f"{row['name']}{inside}"))))
+    return table
 
 
 def _with_interval(figure: dict[str, float]) -> tuple[str, str]:

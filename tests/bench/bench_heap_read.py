@@ -3,13 +3,15 @@
     python tests/bench/bench_heap_read.py [--looks 20] [--depth 30]
 
 The table is as full as one can be: 32,768 blocks, 8,192 stacks. Reading it is `decode`; a look is that, and what
-each line of code holds (`Look.of`), for which the names of the stacks are known from the look before. Exit code 1 where
-reading takes more than 20 ms.
+each line of code holds (`Look.of`), for which the names of the stacks are known from the look before. Half of the blocks are
+small, the others of any size up to 1 MiB, so that thousands of sizes are different. Exit code 1 where a look takes more
+than 20 ms.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import statistics
 import struct
@@ -24,7 +26,7 @@ from diagnostics.analysis.lines.snapshot import Blocks, Look, Names
 BLOCKS, SITES, NODES, FRAMES = 32_768, 8_192, 32_768, 16_384
 TARGET = 20.0
 NONE = 0xFFFFFFFF
-SIZES = (64, 512, 5_000, 100_000, 524_288)
+SMALL, LARGE = 512, 1 << 20
 
 
 def full(depth: int, chance: random.Random) -> bytes:
@@ -48,8 +50,8 @@ def full(depth: int, chance: random.Random) -> bytes:
         struct.pack("<IIQQddddII", 5, chance.choice(deepest), 4, 4_000, 2e6, 40.0, 1.0, 1.0, 0, 5) for _ in range(SITES)
     )
     blocks = b"".join(
-        struct.pack("<IIQII", 3, chance.randrange(SITES) + 1, chance.choice(SIZES), chance.randrange(100_000), 3)
-        for _ in range(BLOCKS)
+        struct.pack("<IIQII", 3, chance.randrange(SITES) + 1, _size(number, chance), chance.randrange(100_000), 3)
+        for number in range(BLOCKS)
     )
     parts, places, at = (blocks, sites, bytes(nodes), frames, bytes(names)), [], 4096
     used = [len(part) // each for part, each in zip(parts, (24, 64, 8, 12, 1), strict=True)]
@@ -61,6 +63,12 @@ def full(depth: int, chance: random.Random) -> bytes:
         10**18 + 10**13, 40_000, 0, 0, 0.0, *used, 0,
     )  # fmt: skip
     return header.ljust(4096, b"\0") + b"".join(parts)
+
+
+def _size(number: int, chance: random.Random) -> int:
+    if number % 2:
+        return chance.randrange(1, SMALL + 1)
+    return round(math.exp(chance.uniform(math.log(SMALL), math.log(LARGE))))
 
 
 def milliseconds(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -85,18 +93,20 @@ def main() -> int:
             reading.append(took)
             by_line.append(lines)
             of_stacks.append(every)
+    looks = [sum(both) for both in zip(reading, by_line, strict=True)]
     depth = statistics.mean(map(len, stacks))
     print(
         f"{len(data):,} bytes, {BLOCKS:,} blocks, {SITES:,} stacks of {depth:.0f} frames; ms of CPU, {arguments.looks} times\n"
     )
     print("| | median | range |\n|---|---|---|")
     for name, figures in (
-        (f"reading the table (target {TARGET:g})", reading),
+        ("reading the table", reading),
         ("what each line holds, stacks known from before", by_line),
+        (f"a look: both (target {TARGET:g})", looks),
         ("all stacks, for a profile", of_stacks),
     ):
         print(f"| {name} | {statistics.median(figures):.1f} | {min(figures):.1f} to {max(figures):.1f} |")
-    return int(statistics.median(reading) > TARGET)
+    return int(statistics.median(looks) > TARGET)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from operator import lt
 from typing import overload
 
 from ...errors import UsageError
@@ -167,8 +166,7 @@ class _Stacks:
     """The stacks of a table, by the number of their innermost node."""
 
     def __init__(self, nodes: bytes, frames: bytes, names: bytes) -> None:
-        words = _fields("i", nodes)
-        self._parents, self._frame_of = words[0::2].tolist(), words[1::2].tolist()
+        self._parents, self._frame_of = _fields("i", nodes)[0::2].tolist(), _fields("I", nodes)[1::2].tolist()
         self._rows = _fields("I", frames)
         self._names = names
         self._frames: list[Frame | None] = [None] * (len(self._rows) // 3)
@@ -177,21 +175,23 @@ class _Stacks:
 
     def _measure(self) -> list[int]:
         """How deep each node is, more than _MAX_DEPTH for one that leads nowhere; the last item is for `_NONE`, which is -1."""
-        depths = [0] * (len(self._parents) + 1)
-        frames = len(self._frames)
-        if self._is_whole(frames):
+        nowhere = _MAX_DEPTH + 1
+        # A parent that does not come before its child is still nowhere when the child is looked at.
+        depths = [nowhere] * len(self._parents) + [0]
+        if self._in_range():
             for at, parent in enumerate(self._parents):
                 depths[at] = depths[parent] + 1
             return depths
+        frames = len(self._frames)
         for at, (parent, frame) in enumerate(zip(self._parents, self._frame_of, strict=True)):
-            depths[at] = depths[parent] + 1 if _NONE <= parent < at and 0 <= frame < frames else _MAX_DEPTH + 1
+            depths[at] = depths[parent] + 1 if _NONE <= parent < at and frame < frames else nowhere
         return depths
 
-    def _is_whole(self, frames: int) -> bool:
-        """Whether each node leads to one before it, or to none, and has a frame: so it is in a table that is not damaged."""
-        parents, of = self._parents, self._frame_of
-        in_range = min(parents, default=_NONE) >= _NONE and min(of, default=0) >= 0 and max(of, default=-1) < frames
-        return in_range and all(map(lt, parents, range(len(parents))))
+    def _in_range(self) -> bool:
+        """Whether each node's parent is a node or none, and its frame a frame: so it is in a table that is not damaged."""
+        parents = self._parents
+        known = min(parents, default=_NONE) >= _NONE and max(parents, default=_NONE) < len(parents)
+        return known and max(self._frame_of, default=-1) < len(self._frames)
 
     def __len__(self) -> int:
         return len(self._parents)
@@ -280,7 +280,9 @@ def _blocks(data: bytes, sites: int) -> tuple[LiveBlocks, int]:
     heads, tails = words[0::6], words[5::6]
     owners, births, sizes = words[1::6], words[4::6], _fields("Q", data)[1::3]
     torn, places = 0, range(len(owners))
-    if heads != tails or max(owners, default=0) > sites or max(sizes, default=0) >= 1 << 56:
+    # The last byte of a size is zero where the size is below 2**56.
+    may_be = data[15::_BLOCK].count(0) == len(sizes) and max(owners, default=0) <= sites
+    if heads != tails or not may_be:
         whole = [
             head == tail and owner <= sites and size < 1 << 56
             for head, tail, owner, size in zip(heads, tails, owners, sizes, strict=True)

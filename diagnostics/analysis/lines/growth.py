@@ -30,7 +30,7 @@ from ..profile import Frame
 from .frames import place_of
 from .snapshot import LASTING_SECONDS, Blocks, Look, Names, Sum
 
-__all__ = ["STEADY", "Gain", "History", "LineGrowth", "difference", "total"]
+__all__ = ["STEADY", "Gain", "History", "LineGrowth", "difference", "told_first", "total"]
 
 # A gain is steady where each third of the time, from one look to another, has at least half of its share of it.
 STEADY = 0.5
@@ -211,3 +211,13 @@ def total(rows: Iterable[LineGrowth]) -> tuple[float, float, float]:
     below = math.sqrt(math.fsum((row.grown - row.low) ** 2 for row in listed))
     above = math.sqrt(math.fsum((row.high - row.grown) ** 2 for row in listed))
     return middle - below, middle, middle + above
+
+
+def told_first(rows: Sequence[LineGrowth], most: int) -> list[LineGrowth]:
+    """Of rows that gained most first: the `most` first that grow, and then the `most` that hold most.
+
+    Soon after a growth began there are too few samples to know of any line whether it was steady. Then those come first that
+    have gained beyond doubt.
+    """
+    first = [row for row in rows if row.grows][:most] or [row for row in rows if row.low > 0][:most]
+    return first + [row for row in sorted(rows, key=lambda row: -row.held)[:most] if row not in first]

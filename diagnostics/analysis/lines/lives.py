@@ -24,10 +24,10 @@ from ..profile import Frame
 from .growth import STEADY, Gain, History, LineGrowth, difference
 from .snapshot import Sum
 
-__all__ = ["LineLife", "life_of", "pooled"]
+__all__ = ["MOST_LINES", "LineLife", "gained", "life_of", "pooled"]
 
 # What is kept of a life.
-_MOST_LINES = 300
+MOST_LINES = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class LineLife:
     rest: float = 0.0
 
 
-def life_of(history: History, since: float, most: int = _MOST_LINES) -> LineLife | None:
+def life_of(history: History, since: float, most: int = MOST_LINES) -> LineLife | None:
     """The life that these looks are of, from that wall-clock time on, its warm-up over; None where it is too short, or where
     its table had no room."""
     found = history.gains(since)
@@ -75,6 +75,11 @@ def pooled(ended: Sequence[LineLife], present: LineLife | None = None) -> list[L
             lines[frame] = innermost if lines.get(frame, innermost) == innermost else frame
     rows = [_row(frame, innermost, lives, present) for frame, innermost in lines.items()]
     return sorted(rows, key=lambda row: -row.grown)
+
+
+def gained(life: LineLife, most: int = 3) -> tuple[LineGrowth, ...]:
+    """The lines that gained beyond doubt in a life that is over, most first."""
+    return tuple(row for row in pooled([life]) if row.low > 0)[:most]
 
 
 def _row(frame: Frame, innermost: Frame, lives: Sequence[LineLife], present: LineLife | None) -> LineGrowth:

@@ -9,7 +9,8 @@ import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress, pairwise
+from heapq import nlargest
+from itertools import compress, count, pairwise
 from math import expm1
 
 from ..heap import HeapTable, Site
@@ -22,6 +23,8 @@ __all__ = ["LASTING_SECONDS", "MOST_LINES", "Blocks", "Look", "Names", "Sum"]
 LASTING_SECONDS = 10.0
 # What a look keeps.
 MOST_LINES = 100
+# Sizes of blocks that are remembered; a full table has half as many.
+_MOST_SIZES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,18 @@ class Sum:
         return max(self.seen, low), max(self.seen, high)
 
 
+class Worth(dict[int, float]):
+    """The bytes that a block stands for, by its size (see `sampling.py`): most blocks are there at the next look as well."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def __missing__(self, size: int) -> float:
+        value = self[size] = -size / expm1(-size / self.rate)
+        return value
+
+
 class Names:
     """The lines that the stacks of one table are told by, numbered. Grows with the table's stacks, whose number is bounded.
 
@@ -64,7 +79,14 @@ class Names:
         self.innermost: list[Frame] = []
         self._numbers: dict[Frame, int] = {}
         self._of_site: dict[int, int | None] = {}
+        self._worth = Worth(0)
         self._ours = ours
+
+    def worth(self, rate: int) -> Worth:
+        """What blocks stand for at this rate, which of one table is always the same."""
+        if self._worth.rate != rate or len(self._worth) > _MOST_SIZES:
+            self._worth = Worth(rate)
+        return self._worth
 
     def of_sites(self, sites: Sequence[Site | None]) -> list[int | None]:
         """By the place of a stack in its table: the number of the line that it is told by; None for one of diagnostics' own, or
@@ -89,87 +111,112 @@ class Names:
         return number
 
 
+# The number of the line of what is nobody's. Sums by line have one place more than there are lines, and this is the last.
+_NOBODY = -1
+
+
 @dataclass(frozen=True)
 class Blocks:
-    """The sampled blocks that are alive at `at`: of each its line's number, its size, and when it was allocated, in tenths
-    of a second, as the table has it.
+    """The sampled blocks that are alive at `at`: of each its stack, its size, and when it was allocated, in tenths of a second.
 
-    dropped   samples that the table has had no room for until then, since sampling began
+    A full table has 32,768 blocks and 8,192 stacks. So the columns of the blocks are those of the table as they are, and what a
+    line holds is added up by stack first.
+
+    owner    of each block its stack's number in the table, from 1 on; 0: none
+    line_of  by that number: the line's; _NOBODY for a stack of diagnostics' own, or one that could not be read
+    lines    how many lines there are numbers for
+    worth    the bytes that a block stands for, by its size
+    dropped  samples that the table has had no room for until then, since sampling began
     """
 
     at: float
     rate: int
-    line: array[int]
+    owner: array[int]
     size: array[int]
     born: array[int]
+    line_of: Sequence[int]
+    lines: int
+    worth: Worth
     dropped: int = 0
 
     @classmethod
     def of(cls, table: HeapTable, names: Names, at: float) -> Blocks:
-        """What is alive in a table; blocks whose stack could not be read are nobody's."""
+        """What is alive in a table."""
         blocks = table.blocks
-        # By the place of a stack plus one, which is how a block names it; 0 is no stack.
-        numbers = [None, *names.of_sites(table.sites)]
-        lines = list(map(numbers.__getitem__, blocks.owner))
-        size, born = blocks.size, blocks.born
-        if None in lines:
-            told = [line is not None for line in lines]
-            size, born = array("Q", compress(size, told)), array(born.typecode, compress(born, told))
+        numbers = names.of_sites(table.sites)
+        line_of = [_NOBODY, *[_NOBODY if number is None else number for number in numbers]]
+        size = blocks.size
         if 0 in size:  # a block of no bytes is one all the same
             size = array("Q", [max(1, each) for each in size])
-        line = array("L", [line for line in lines if line is not None])
-        return cls(max(at, max(born, default=0) / 10), table.rate, line, size, born, table.dropped)
+        last = max(at, max(blocks.born, default=0) / 10)
+        return cls(
+            at=last,
+            rate=table.rate,
+            owner=blocks.owner,
+            size=size,
+            born=blocks.born,
+            line_of=line_of,
+            lines=len(names.lines),
+            worth=names.worth(table.rate),
+            dropped=table.dropped,
+        )
 
-    def values(self) -> list[float]:
-        """The bytes that each block stands for (see `sampling.py`)."""
-        each = -1 / self.rate
-        return [-size / expm1(size * each) for size in self.size]
+    def values(self, until: float) -> list[float]:
+        """The bytes that each block stands for, 0.0 for one that was allocated later than `until`."""
+        values = list(map(self.worth.__getitem__, self.size))
+        latest = math.floor(10 * until)
+        for place in [place for place, born in enumerate(self.born) if born > latest]:
+            values[place] = 0.0
+        return values
 
     def sums(self, bounds: Sequence[float]) -> dict[int, list[Sum]]:
         """By line: the blocks allocated before the first of these times, then those between it and the second, and so on."""
-        values = self.values()
+        values = self.values(bounds[-1])
         parts = [self._added(values, after, until) for after, until in pairwise([-math.inf, *bounds])]
         none = Sum()
         return {line: [part.get(line, none) for part in parts] for line in set().union(*parts)}
 
     def _added(self, values: Sequence[float], after: float, until: float) -> dict[int, Sum]:
-        """By line the blocks allocated within that time. Numbers of lines are small, and so places in a list."""
-        lines = 1 + max(self.line, default=-1)
-        held, variance, seen = [0.0] * lines, [0.0] * lines, [0] * lines
-        inside = self._born_within(after, until)
-        for line, size, value in compress(zip(self.line, self.size, values, strict=True), inside):
-            held[line] += value
-            variance[line] += value * (value - size)
-            seen[line] += size
-        rows = enumerate(zip(held, variance, seen, strict=True))
-        return {line: Sum(*row) for line, row in rows if row[2]}
+        """By line the blocks allocated after the first of these times, and no later than the second."""
+        after, until = 10 * after, 10 * until
+        places = len(self.line_of)
+        held, variance, seen = [0.0] * places, [0.0] * places, [0] * places
+        inside = [after < born <= until for born in self.born]
+        for owner, size, value in compress(zip(self.owner, self.size, values, strict=True), inside):
+            held[owner] += value
+            variance[owner] += value * (value - size)
+            seen[owner] += size
+        rows = enumerate(zip(*(self._by_line(each) for each in (held, variance, seen)), strict=True))
+        return {line: Sum(*row) for line, row in rows if row[2] and line < self.lines}
+
+    def _by_line(self, figures: Sequence[float]) -> list[float]:
+        """What a figure is by line, from what it is by stack; the last place is nobody's."""
+        sums = [0.0] * (self.lines + 1)
+        for line, figure in zip(self.line_of, figures, strict=True):
+            sums[line] += figure
+        return sums
 
     def largest(self, until: float, most: int) -> tuple[list[tuple[int, Sum]], float]:
         """What those lines held that held most, of blocks allocated until then, most first; and what any other held at most.
 
         All blocks are added up by their value alone, in one pass; the rest of a sum only of the lines that are kept.
         """
-        values, inside = self.values(), self._born_within(-math.inf, until)
-        held = [0.0] * (1 + max(self.line, default=-1))
-        for line, value in compress(zip(self.line, values, strict=True), inside):
-            held[line] += value
-        ranked = [
-            line for line in sorted(range(len(held)), key=held.__getitem__, reverse=True)[: most + 1] if held[line]
-        ]
+        values, owners = self.values(until), self.owner.tolist()
+        of_stack = [0.0] * len(self.line_of)
+        for owner, value in zip(owners, values, strict=True):
+            of_stack[owner] += value
+        held = self._by_line(of_stack)[: self.lines]
+        ranked = [line for line in nlargest(most + 1, range(self.lines), key=held.__getitem__) if held[line]]
         kept = ranked[:most]
         variance, seen = dict.fromkeys(kept, 0.0), dict.fromkeys(kept, 0.0)
-        wanted = map(variance.__contains__, compress(self.line, inside))
-        chosen = compress(zip(self.line, self.size, values, strict=True), inside)
-        for line, size, value in compress(chosen, wanted):
-            variance[line] += value * (value - size)
-            seen[line] += size
+        is_kept = list(map(variance.__contains__, self.line_of))
+        for place in compress(count(), map(is_kept.__getitem__, owners)):
+            if value := values[place]:
+                line, size = self.line_of[owners[place]], self.size[place]
+                variance[line] += value * (value - size)
+                seen[line] += size
         rest = held[ranked[most]] if len(ranked) > most else 0.0
         return [(line, Sum(held[line], variance[line], seen[line])) for line in kept], rest
-
-    def _born_within(self, after: float, until: float) -> list[bool]:
-        """Of each block whether it was allocated after the first of these times, and no later than the second."""
-        after, until = 10 * after, 10 * until
-        return [after < born <= until for born in self.born]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,10 @@ def why_no_agent(pid: int, proc: Path = Path("/proc")) -> str:
     )
     if why:
         return f"this process has no agent: {why}; it is read from outside"
-    return "this process has no agent (it has not served yet); it is read from outside"
+    return (
+        "this process has no agent (it has not served yet; where it never listens on a port, start it with "
+        "DIAGNOSTICS_AGENT=always); it is read from outside"
+    )
 
 
 def _program(folder: Path, words: list[str]) -> str:

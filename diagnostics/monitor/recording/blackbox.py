@@ -20,7 +20,7 @@ from typing import Any
 from ...errors import RefusedError, UsageError
 from ...protocol import private_folder
 from ..kernel.process import Identity
-from .line_record import lines_file
+from .line_record import line_life_file, lines_file
 from .ring import Header, Recording, RingFile, RingSize, decode, peek
 from .vitals import FIELDS
 
@@ -176,9 +176,9 @@ class BlackBox:
                 continue
         raise AssertionError("unreachable")
 
-    def of_line(self, worker: str, parent: Identity, count: int) -> list[Recording]:
+    def of_line(self, worker: str, parent: Identity, count: int) -> list[tuple[Path, Recording]]:
         """The last `count` recordings of this number that have ended and had this parent, the oldest first."""
-        recordings: list[Recording] = []
+        recordings: list[tuple[Path, Recording]] = []
         for path in self._newest_first():
             if len(recordings) == count:
                 break
@@ -187,7 +187,7 @@ class BlackBox:
                 if end is not None and (header.process.get("worker"), header.process.get("parent")) == (
                     worker, asdict(parent)
                 ):  # fmt: skip
-                    recordings.insert(0, decode(path.read_bytes()))
+                    recordings.insert(0, (path, decode(path.read_bytes())))
         return recordings
 
     def ends(self, count: int) -> list[tuple[dict[str, Any], Ending, str, Path]]:
@@ -234,8 +234,8 @@ class BlackBox:
 
 def _remove(path: Path) -> None:
     """A recording, and what is kept beside it of the lines of its worker's live heap."""
-    path.unlink(missing_ok=True)
-    lines_file(path).unlink(missing_ok=True)
+    for each in (path, lines_file(path), line_life_file(path)):
+        each.unlink(missing_ok=True)
 
 
 def _number_and_end(path: Path) -> tuple[str | None, bool]:

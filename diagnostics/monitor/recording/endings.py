@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...analysis.lines.growth import LineGrowth
+from ...analysis.lines.lives import LineLife, gained
 from .blackbox import BlackBox, Ending
+from .line_record import line_life_beside
 
 __all__ = ["Endings", "WorkerEnd"]
 
@@ -26,13 +29,19 @@ _NEWS_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnd:
-    """One end. `verdict` is what was last said of the worker, "" where nothing was; `path` its recording, None if in memory."""
+    """One end.
+
+    verdict   what was last said of the worker, "" where nothing was
+    path      its recording, None if in memory
+    lines     those of its code that gained in its life, by its live heap
+    """
 
     worker: str
     pid: int
     ending: Ending
     verdict: str
     path: Path | None
+    lines: tuple[LineGrowth, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -44,6 +53,10 @@ class WorkerEnd:
             "returncode": self.ending.returncode,
             "verdict": self.verdict or None,
             "file": str(self.path) if self.path else None,
+            "lines": [
+                {key: row[key] for key in ("name", "in", "seconds", "grown_bytes")}
+                for row in (line.to_json() for line in self.lines)
+            ],
         }
 
 
@@ -60,15 +73,22 @@ class Endings:
         self._killed: Counter[str] = Counter()
         if blackbox is not None:
             self._news.extend(
-                WorkerEnd(str(process.get("worker")), int(process["pid"]), ending, said, path)
+                WorkerEnd(
+                    str(process.get("worker")), int(process["pid"]), ending, said, path, _lines(line_life_beside(path))
+                )
                 for process, ending, said, path in blackbox.ends(_KEPT)
             )
 
-    def add(self, worker: str, pid: int, ending: Ending, said: str, path: Path | None) -> None:
-        """A worker has ended. An end that is no news, as that of one that is recycled, is counted only."""
+    def add(
+        self, worker: str, pid: int, ending: Ending, said: str, path: Path | None, life: LineLife | None = None
+    ) -> None:
+        """A worker has ended. An end that is no news, as that of one that is recycled, is counted only.
+
+        life   what its lines of code gained; None where it is not known
+        """
         self._ended.add(worker)
         self._killed[worker] += ending.out_of_memory
-        end = WorkerEnd(worker, pid, ending, said, path)
+        end = WorkerEnd(worker, pid, ending, said, path, _lines(life))
         if ending.returncode is None and path is not None:
             self._unexplained[path] = end
             for forgotten in list(self._unexplained)[:-_KEPT]:
@@ -115,3 +135,7 @@ class Endings:
         said = f" Last verdict: {end.verdict}" if end.verdict else ""
         where = f" Recorded in {end.path}: diagnostics blackbox {end.path}" if end.path else ""
         log.warning("worker %s (pid %d) has ended. %s%s%s", end.worker, end.pid, end.ending.said, said, where)
+
+
+def _lines(life: LineLife | None) -> tuple[LineGrowth, ...]:
+    return () if life is None else gained(life)

@@ -6,7 +6,8 @@ cent of a core. Those of the last quarter of an hour are kept, and of the day be
 that hold most.
 
 Twice a minute what matters of it is written beside the worker's recording (`analysis/lines/file.py`), for when the service and
-this monitor are killed together.
+this monitor are killed together. When a worker has ended, what its lines gained is written there too (`life_file.py`): of one
+that is recycled all lives are told together, and a monitor that is started anew is to know them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, Final, TypeVar
 
 from ...analysis.heap import HeapTable
 from ...analysis.lines import file as line_file
+from ...analysis.lines import life_file
 from ...analysis.lines.growth import History, LineGrowth
 from ...analysis.lines.lives import LineLife, life_of, pooled
 from ...analysis.lines.snapshot import Blocks, Look, Names
@@ -32,7 +34,7 @@ from ..failures import Failures
 from ..workers.targets import Worker
 from . import live_heap
 
-__all__ = ["LineRecord", "history_of", "is_ours", "lines_file"]
+__all__ = ["LineRecord", "history_of", "is_ours", "line_life_beside", "line_life_file", "lines_file"]
 
 log = logging.getLogger("diagnostics.monitor")
 
@@ -52,6 +54,11 @@ _MOST_LEAVING: Final = 64
 def lines_file(recording: Path) -> Path:
     """Where the lines of this recording's worker are kept."""
     return recording.with_suffix(".lines")
+
+
+def line_life_file(recording: Path) -> Path:
+    """Where is kept what the lines of this recording's worker gained, once it has ended."""
+    return recording.with_suffix(".life")
 
 
 @cache
@@ -91,7 +98,7 @@ class _LineTrack:
         self.file = file
         names = Names(is_ours)
         try:
-            left = line_file.parse(_text(file), names)
+            left = line_file.parse(_text(file, line_file.MAX_BYTES), names)
         except (UsageError, OSError):  # none yet, or damaged: it begins anew
             return
         if (left.pid, left.started, left.lasting) == (self.pid, self.begun, self.lasting) and not self.fine:
@@ -186,7 +193,10 @@ class LineRecord:
             return None
         looks = track.looks()
         history = History(track.names, looks, track.now, looks[-1].time, track.lasting)
-        return life_of(history, warm)
+        life = life_of(history, warm)
+        if life is not None and track.file is not None:
+            self._replace(track.file.with_suffix(".life"), life_file.written(life))
+        return life
 
     def close(self) -> None:
         for pid in list(self._tracks):
@@ -229,16 +239,19 @@ class LineRecord:
         track.wrote = time.monotonic()
         if track.file is None or not looks:
             return
-        half = track.file.with_suffix(".lines.new")
+        self._replace(track.file, line_file.written(track.pid, track.begun, track.lasting, track.names, looks))
+
+    def _replace(self, path: Path, text: str) -> None:
+        half = path.with_name(f"{path.name}.new")
         try:
             with open(half, "w", encoding="utf-8", opener=_private) as file:
-                file.write(line_file.written(track.pid, track.begun, track.lasting, track.names, looks))
-            half.replace(track.file)
+                file.write(text)
+            half.replace(path)
         except OSError as error:
             half.unlink(missing_ok=True)
-            if track.file not in self._unwritable:
-                self._unwritable.add(track.file)
-                log.warning("the growth of lines is kept in memory only: %s: %s", track.file, error.strerror or error)
+            if path not in self._unwritable:
+                self._unwritable.add(path)
+                log.warning("the growth of lines is kept in memory only: %s: %s", path, error.strerror or error)
 
 
 def _timed(work: Callable[..., T], *arguments: Any) -> tuple[float, T]:
@@ -271,7 +284,7 @@ def history_of(recording: Path, table: HeapTable) -> History | None:
     if not path.exists():
         return None
     names = Names(is_ours)
-    left = line_file.parse(_text(path), names)
+    left = line_file.parse(_text(path, line_file.MAX_BYTES), names)
     if (left.pid, left.started) != (table.pid, table.started) or not left.looks:
         return None
     # The last look tells what the wall clock was at a time of the table's own.
@@ -280,8 +293,20 @@ def history_of(recording: Path, table: HeapTable) -> History | None:
     return History(names, left.looks, Blocks.of(table, names, at), max(last.time, table.updated), left.lasting)
 
 
-def _text(path: Path) -> str:
-    if path.stat().st_size > line_file.MAX_BYTES:
+def line_life_beside(recording: Path) -> LineLife | None:
+    """What the lines of this recording's worker gained in its life, which is over; None where that is not known."""
+    path = line_life_file(recording)
+    try:
+        return life_file.parse(_text(path, life_file.MAX_BYTES))
+    except FileNotFoundError:
+        return None
+    except (UsageError, OSError) as error:
+        log.warning("what lines gained in an earlier life is not known: %s: %s", path, error)
+        return None
+
+
+def _text(path: Path, most: int) -> str:
+    if path.stat().st_size > most:
         raise UsageError(f"{path} is larger than any file of lines")
     try:
         return path.read_text(encoding="utf-8")

@@ -25,10 +25,11 @@ from ..failures import Failures
 from ..kernel.cgroup import CgroupReading, Cgroups
 from ..kernel.kills import KillCount
 from ..kernel.process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
-from ..workers.lineage import LIVES, Lineage, life_of
+from ..workers.lineage import Lineage, life_of
 from ..workers.service_sum import ServiceLook, Whole
 from ..workers.targets import Targets, Worker
 from .blackbox import BlackBox, Ending
+from .earlier import earlier_lives
 from .endings import Endings, WorkerEnd
 from .line_record import LineRecord
 from .offspring import Offspring
@@ -337,19 +338,13 @@ class Recorder:
         who, started = identified
         parent = parent_of(worker.pid)
         file = self._blackbox.open(who, started, worker.name, self._settings.rings, parent)
-        self._lineage.begun(worker.name, parent, self._earlier_lives(worker.name, parent))
+        earlier = earlier_lives(self._blackbox, worker.name, parent) if parent and not self.lives(worker.name) else []
+        self._lineage.begun(worker.name, parent, earlier)
         self._endings.begun(worker.name)
         self._has_met_a_worker = True
         track = _WorkerTrack(who, worker.name, file, time.monotonic() + _MINUTE)
         self._tracks[worker.pid] = track
         return track
-
-    def _earlier_lives(self, worker: str, parent: Identity | None) -> list[Life]:
-        """What an earlier monitor recorded of this worker's predecessors."""
-        if parent is None or self._blackbox is None or self._lineage.lives(worker):
-            return []
-        earlier = (_life(recording) for recording in self._blackbox.of_line(worker, parent, LIVES))
-        return [life for life in earlier if life is not None]
 
     async def _ask(self, worker: Worker, process: ProcessReading, track: _WorkerTrack) -> dict[str, Any] | None:
         if worker.socket is None or process.state == "T":
@@ -381,7 +376,7 @@ class Recorder:
         track.close_minute()
         said = self.said(pid)
         track.file.write_end({**ending.to_json(), "verdict": said})
-        self._endings.add(track.worker, pid, ending, said, track.file.path)
+        self._endings.add(track.worker, pid, ending, said, track.file.path, lines)
         columns = track.file.columns(0, [field.name for field in FIELDS])
         life = life_of(columns, track.file.header.process.get("started"), JUDGED)
         if life is not None:
@@ -400,10 +395,3 @@ class Recorder:
                 file.write_end({**explained.to_json(), "verdict": said})
         except (OSError, DiagnosticsError) as error:  # tidied away, or damaged since
             log.warning("how %s ended is not written down: %s", path, error)
-
-
-def _life(recording: Recording) -> Life | None:
-    names = [name for name, _ in recording.header.fields]
-    by_field = zip(*recording.rings[0].records, strict=True)
-    columns = {name: list(column) for name, column in zip(names, by_field, strict=False)}
-    return life_of(columns, recording.header.process.get("started"), JUDGED)

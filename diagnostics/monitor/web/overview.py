@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
+from ...analysis.lines.growth import told_first
 from ...analysis.verdict.service import Told
 from ..captures.controller import Captures
 from ..captures.streams import rows_of
@@ -175,14 +176,11 @@ class Overview:
         if gained is None:
             return {"since": None, "seconds": None, "lives": 1, "rows": [], "unknown": no_lines(snapshot)}
         began, rows = gained
-        largest = sorted(rows, key=lambda row: -row.held)[:_LINES]
-        shown = [row for row in rows if row.grows][:_LINES]
-        shown += [row for row in largest if row not in shown]
         return {
             "since": began,
             "seconds": rows[0].seconds if rows else now - began,
             "lives": rows[0].lives if rows else 1,
-            "rows": [row.to_json() for row in shown],
+            "rows": [row.to_json() for row in told_first(rows, _LINES)],
             "unknown": None,
         }
 

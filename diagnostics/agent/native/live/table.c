@@ -63,12 +63,12 @@ _Static_assert(sizeof(struct block) == 24 && sizeof(struct site) == 64 && sizeof
 #define NAMES_AT ROUND(FRAMES_AT + FRAMES * sizeof(struct frame))
 #define TABLE_BYTES ((NAMES_AT + NAME_SPACE + 4095u) & ~4095u)
 
-/* A frame that was seen before, below a frame that was: which node that is. `era` is the one in which it was noted. */
-#define STEPS 8192u
-struct known {
-    uintptr_t code;
-    int32_t offset;
-    uint32_t parent, node, era;
+/* The site of a stack that was seen before. `stack` is a hash that stands for it: by chance, two of 8,192 stacks have the same one in
+   one of 10^11 processes. `era` is the one in which it was noted. */
+#define SEEN 8192u
+struct seen {
+    uint64_t stack;
+    uint32_t site, era;
 };
 
 /* Where things are found: not in the file. Slots hold a number plus one; 0 is empty. The last WATCHED slots of `next` and `address`
@@ -77,7 +77,7 @@ struct known {
 struct index {
     uint32_t buckets[BUCKETS], next[BLOCKS + WATCHED];
     uintptr_t address[BLOCKS + WATCHED];
-    struct known steps[STEPS];
+    struct seen seen[SEEN];
     uint32_t era, cut_node, watched, free_watch; /* free_watch: plus one */
     uint32_t names[NAMES], frames[2 * FRAMES], nodes[2 * NODES], site_of_node[NODES];
     uint32_t free_block; /* plus one */
@@ -112,11 +112,11 @@ static void publish(const void *entry, size_t bytes)
         return;
     char *to = file + ((const char *)entry - own);
     const char *from = entry;
-    __atomic_store_n((uint32_t *)(to + bytes - 4), *(const uint32_t *)(from + bytes - 4), __ATOMIC_RELEASE);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    __atomic_store_n((uint32_t *)(to + bytes - 4), *(const uint32_t *)(from + bytes - 4), __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
     memcpy(to + 4, from + 4, bytes - 8);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    __atomic_store_n((uint32_t *)to, *(const uint32_t *)from, __ATOMIC_RELEASE);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    __atomic_store_n((uint32_t *)to, *(const uint32_t *)from, __ATOMIC_RELAXED);
 }
 
 static void publish_header(void)
@@ -262,9 +262,13 @@ static bool watch(uintptr_t code)
     return true;
 }
 
-static struct known *noted(uint32_t parent, const struct step *step)
+/* Of a stack as it was walked. Each step costs one multiplication after the other, and some stacks have 64. */
+static uint64_t hash_of_stack(const struct step *steps, int depth, bool cut, const struct route *route)
 {
-    return &indexes->steps[mix(mix(step->code >> 4, (uint32_t)step->offset), parent) >> 20 & (STEPS - 1)];
+    uint64_t hash = (uint64_t)(uintptr_t)route + cut;
+    for (int at = 0; at < depth; at++)
+        hash = hash * 0xD6E8FEB86659FD93u + (steps[at].code + (uint64_t)steps[at].offset * 0x9E3779B97F4A7C15u);
+    return mix(hash, (uint64_t)depth);
 }
 
 #define PLAIN(text) text, sizeof(text) - 1, "", 0, 0
@@ -290,22 +294,25 @@ static uint32_t site_of(const struct step *steps, const struct place *places, in
         return 0;
     for (int at = depth - 1; at >= 0; at--) {
         const struct place *place = &places[at];
-        uint32_t parent = node;
-        node = node_below(parent, place->function, place->function_bytes, place->file, place->file_bytes, place->line);
+        node = node_below(node, place->function, place->function_bytes, place->file, place->file_bytes, place->line);
         if (node == NONE)
             return 0;
-        if (lasting && watch(steps[at].code))
-            *noted(parent, &steps[at]) = (struct known){steps[at].code, steps[at].offset, parent, node, indexes->era};
+        lasting = lasting && watch(steps[at].code);
     }
-    if (indexes->site_of_node[node] != 0)
-        return indexes->site_of_node[node];
-    uint32_t at = HEADER->sites_used;
-    if (at == SITES)
-        return 0;
-    SITE(at)->node = node;
-    HEADER->sites_used = at + 1;
-    indexes->site_of_node[node] = at;
-    return at;
+    uint32_t site = indexes->site_of_node[node];
+    if (site == 0) {
+        site = HEADER->sites_used;
+        if (site == SITES)
+            return 0;
+        SITE(site)->node = node;
+        HEADER->sites_used = site + 1;
+        indexes->site_of_node[node] = site;
+    }
+    if (lasting) {
+        uint64_t stack = hash_of_stack(steps, depth, cut, route);
+        indexes->seen[stack & (SEEN - 1)] = (struct seen){stack, site, indexes->era};
+    }
+    return site;
 }
 
 /* --- blocks -------------------------------------------------------------------------------------------------------------- */
@@ -319,7 +326,7 @@ static void write_block(uint32_t at, uint32_t site, uint64_t size, uint32_t born
 }
 
 /* A code that was watched was freed: nothing that was noted holds any more. */
-static void forget_steps(uint32_t at)
+static void forget_stacks(uint32_t at)
 {
     indexes->next[at] = indexes->free_watch;
     indexes->free_watch = at + 1;
@@ -340,7 +347,7 @@ static bool remove_block(const void *address, struct taken *was)
         *link = indexes->next[at];
         indexes->address[at] = 0;
         if (at >= BLOCKS) {
-            forget_steps(at);
+            forget_stacks(at);
             continue;
         }
         if (was != NULL)
@@ -405,26 +412,18 @@ static void keep(const void *block, size_t size, uint32_t site)
     touch();
 }
 
-/* False where some of the stack has not been seen before, or not since one of its codes was freed: then by its names. */
+/* False where the stack has not been seen before, or not since one of its codes was freed: then by its names. */
 bool table_record_known(const void *block, size_t size, const struct step *steps, int depth, bool cut,
                         const struct route *route)
 {
+    uint64_t stack = hash_of_stack(steps, depth, cut, route);
     pthread_mutex_lock(&lock);
-    uint32_t node = NONE, site = 0;
-    int at = own != NULL && depth > 0 && !(cut && indexes->cut_node == NONE) ? depth - 1 : -2;
-    for (node = at >= 0 ? root_of(cut, route) : NONE; at >= 0; at--) {
-        const struct known *known = noted(node, &steps[at]);
-        if (known->era != indexes->era || known->code != steps[at].code || known->offset != steps[at].offset
-            || known->parent != node)
-            break;
-        node = known->node;
-    }
-    if (at == -1)
-        site = indexes->site_of_node[node];
-    if (site != 0)
-        keep(block, size, site);
+    const struct seen *seen = own != NULL ? &indexes->seen[stack & (SEEN - 1)] : NULL;
+    bool known = seen != NULL && seen->stack == stack && seen->era == indexes->era;
+    if (known)
+        keep(block, size, seen->site);
     pthread_mutex_unlock(&lock);
-    return site != 0;
+    return known;
 }
 
 void table_record(const void *block, size_t size, const struct step *steps, const struct place *places, int depth, bool cut,

@@ -137,6 +137,10 @@ function renderEnds(told) {
   const words = [];
   if (end) words.push(`Worker ${end.worker} (pid ${end.pid}) ended at ${clock(end.time)}. ${end.said}`);
   if (end?.verdict) words.push(`Its last verdict: ${end.verdict}`);
+  for (const line of end?.lines ?? []) {
+    const { low, mid, high } = line.grown_bytes;
+    words.push(`In its live heap ${line.name} gained ${size(mid)} in ${Math.round(line.seconds)} s (95 % sure: ${size(low)} to ${size(high)}).`);
+  }
   if (end?.file) words.push(`Recorded: diagnostics blackbox ${end.file}`);
   if (whole?.alarm) words.push(`The service as a whole: ${whole.says}`);
   show("ends", words.join(" "));

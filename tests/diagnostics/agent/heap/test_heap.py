@@ -332,6 +332,53 @@ print(len(addresses))
     assert sizes == {name: {int(name[-3:])} for name in sizes}
 
 
+def test_stacks_that_are_seen_again_are_told_apart_by_depth_by_line_and_by_caller(run: Run, tables: Tables) -> None:
+    """From the second time on a stack is known by a hash of its frames alone. Each kind of block has a size of its own."""
+    program = """
+begin()
+kept = []
+
+def deep(n, size):
+    if n:
+        return deep(n - 1, size)
+    kept.append(bytearray(size))
+
+def lines(size):
+    kept.append(bytearray(size))
+    kept.append(bytearray(size + 1))
+
+def one(size):
+    lines(size)
+
+def other(size):
+    lines(size)
+
+for _ in range(5):
+    for n in range(60):
+        deep(n, 300_000 + n)
+    one(400_000)
+    other(400_010)
+"""
+    run(program)
+    (table,) = tables().values()
+    found: dict[int, set[tuple[int, str, int]]] = {}
+    times: dict[int, int] = {}
+    for place, size, _, _ in table.blocks:
+        site = table.sites[place]
+        if site is not None and 300_000 <= size - 1 < 401_000:  # a bytearray has a byte more
+            stack = site.stack
+            found.setdefault(size - 1, set()).add((len(stack), stack[1].function, stack[0].line))
+            times[size - 1] = times.get(size - 1, 0) + 1
+    assert set(times.values()) == {5}
+    assert all(len(stacks) == 1 for stacks in found.values())
+    told = {size: stacks.pop() for size, stacks in found.items()}
+    assert [told[300_000 + n][0] for n in range(60)] == [2 + n for n in range(60)]
+    first = (HEAD + program).splitlines().index("def lines(size):") + 2
+    assert [told[size] for size in (400_000, 400_001, 400_010, 400_011)] == [
+        (3, caller, first + more) for caller in ("one", "other") for more in (0, 1)
+    ]
+
+
 def test_a_stack_deeper_than_64_frames_says_that_it_is_cut(run: Run, tables: Tables) -> None:
     run(
         "begin()\nkept = []\ndef deep(n):\n    kept.append(bytearray(5_000_000)) if n == 0 else deep(n - 1)\ndeep(200)\n"

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from diagnostics.analysis.lines.growth import LineGrowth
+from diagnostics.analysis.lines.growth import LineGrowth, told_first
+from diagnostics.analysis.profile import Frame
 
 from .planted_heap import RATE, STARTED, Heap
 
@@ -139,3 +140,16 @@ def test_nothing_is_said_of_a_time_in_which_the_table_had_no_room() -> None:
     full = replace(history, now=replace(history.now, dropped=3))
     assert full.since(STARTED + 20) is None
     assert replace(full, looks=[replace(look, dropped=3) for look in history.looks]).since(STARTED + 20) is not None
+
+
+def test_until_a_line_is_known_to_grow_those_that_gained_beyond_doubt_come_first() -> None:
+    def row(name: str, held: float, low: float, *, steady: bool = False) -> LineGrowth:
+        frame = Frame(name, "/srv/app.py", 1)
+        return LineGrowth(frame, frame, 60.0, held, 0.0, held, low + 5.0, low, low + 10.0, steady=steady)
+
+    grown, noise, large = row("grown", 9.0, 4.0), row("noise", 1.0, -4.0), row("large", 99.0, -5.0)
+    assert told_first([grown, noise, large], 1) == [grown, large]
+    steady = row("steady", 2.0, 1.0, steady=True)
+    assert told_first([grown, steady, noise, large], 1) == [steady, large]
+    assert told_first([grown, steady, noise, large], 4) == [steady, large, grown, noise]
+    assert told_first([], 4) == []

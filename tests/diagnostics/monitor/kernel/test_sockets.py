@@ -218,7 +218,7 @@ def test_a_parent_whose_children_hold_its_listener_is_no_worker(launch: Callable
         (["/usr/bin/python3.11", "-bE", "app.py"], "started with -E"),
         (["python", "-u", "-S", "app.py"], "started with -S"),
         (["python", "-m", "uvicorn", "-I"], "has not served yet"),
-        (["python", "app.py", "-I"], "has not served yet"),
+        (["python", "app.py", "-I"], "where it never listens on a port, start it with DIAGNOSTICS_AGENT=always"),
         (["nginx: master"], "nginx: master is not started as Python"),
         ([], "its program is not"),
     ],

@@ -7,14 +7,23 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from diagnostics.monitor.recording.blackbox import Ending
+from diagnostics.analysis.lines.growth import Gain
+from diagnostics.analysis.lines.life_file import written
+from diagnostics.analysis.lines.lives import LineLife
+from diagnostics.analysis.lines.snapshot import Sum
+from diagnostics.analysis.profile import Frame
+from diagnostics.monitor.kernel.process import Identity
+from diagnostics.monitor.recording.blackbox import BlackBox, Ending
 from diagnostics.monitor.recording.endings import Endings
+from diagnostics.monitor.recording.line_record import line_life_file
 from diagnostics.monitor.recording.recorder import Recorder, RecordSettings
+from diagnostics.monitor.recording.ring import RingSize
 from diagnostics.monitor.workers.targets import Targets
 
 APP = """
@@ -109,6 +118,31 @@ def test_restarts_and_kills_are_counted_by_worker() -> None:
     endings.add("1", 12, Ending(1.0, 0, 0, None, None), "", None)
     assert endings.counted("0") == (1, 1)
     assert endings.counted("1") == (0, 0)
+
+
+def test_the_lines_that_gained_are_told_with_the_end_also_by_the_next_monitor(tmp_path: Path) -> None:
+    """Soon after an alarm its words name no line yet; and who was killed cannot be asked any more."""
+
+    def line(name: str, came: float) -> tuple[Frame, tuple[Frame, Gain]]:
+        frame = Frame(name, "/srv/app.py", 7)
+        path = tuple((20.0 * part, came * part / 3) for part in range(4))
+        return frame, (frame, Gain(Sum(came, came * 65_536, came), Sum(), Sum(came, came * 65_536, came), path))
+
+    life = LineLife(100.0, 160.0, 60.0, 65_536.0, dict([line("leaks", 8e6), line("noise", 0.0)]))
+    box = BlackBox(tmp_path, keep=4)
+    ring = box.open(Identity(11, "boot", 7), 1.0, "0", (RingSize(1.0, 4),))
+    assert ring.path is not None
+    ending = Ending(time.time(), -signal.SIGKILL, 1, None, 4096)
+    ring.write_end({**ending.to_json(), "verdict": "Objects grow."})
+    ring.close()
+    line_life_file(ring.path).write_text(written(life), encoding="utf-8")
+    first = Endings(None)
+    first.add("0", 11, ending, "Objects grow.", ring.path, life)
+    for endings in (first, Endings(box)):
+        (told,) = (end.to_json() for end in endings.last())
+        (gained,) = told["lines"]
+        assert (gained["name"], gained["seconds"], gained["grown_bytes"]["mid"]) == ("leaks (app.py:7)", 60.0, 8e6)
+        assert told["verdict"] == "Objects grow."
 
 
 def test_an_exit_that_is_told_later_is_news_then(tmp_path: Path) -> None:

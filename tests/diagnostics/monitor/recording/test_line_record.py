@@ -23,7 +23,13 @@ from diagnostics.analysis.lines.lives import pooled
 from diagnostics.analysis.profile import Frame
 from diagnostics.errors import UsageError
 from diagnostics.monitor.recording import line_record, live_heap
-from diagnostics.monitor.recording.line_record import LineRecord, history_of, lines_file
+from diagnostics.monitor.recording.line_record import (
+    LineRecord,
+    history_of,
+    line_life_beside,
+    line_life_file,
+    lines_file,
+)
 
 PACKAGE = Path(diagnostics.__file__).parent
 # Each line that it reads is an order: so many blocks more.
@@ -190,6 +196,25 @@ def test_the_lives_of_a_worker_tell_their_line_together(tmp_path: Path) -> None:
     assert 0 < rows[0].low < 3 * 12 * 40 * 20_033
     assert rows[0].held == 0  # none of them lives
     assert all(row.low <= 0 <= row.high for row in rows if row.frame.line == 12)
+
+
+def test_what_a_life_gained_is_left_for_the_next_monitor(service: Service, tmp_path: Path) -> None:
+    ring = tmp_path / "x.ring"
+    kept = record(service, ring)
+    asyncio.run(looks(kept, service))
+    service.end()
+    life = kept.ended(service.process.pid)
+    assert life is not None
+    assert line_life_file(ring).stat().st_mode & 0o777 == 0o600
+    assert line_life_beside(ring) == life
+    assert line_life_beside(tmp_path / "y.ring") is None  # that worker kept no live heap
+
+
+def test_a_damaged_life_is_not_known_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring = tmp_path / "x.ring"
+    line_life_file(ring).write_text("{", encoding="utf-8")
+    assert line_life_beside(ring) is None
+    assert "what lines gained in an earlier life is not known" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from diagnostics.analysis.lines.life_file import written
+from diagnostics.analysis.lines.lives import LineLife
 from diagnostics.analysis.lives import Life
 from diagnostics.monitor.kernel.process import Identity, identity, parent_of
 from diagnostics.monitor.recording.blackbox import BlackBox
+from diagnostics.monitor.recording.line_record import line_life_file
 from diagnostics.monitor.recording.recorder import Recorder, RecordSettings
 from diagnostics.monitor.recording.ring import RingSize, peek
 from diagnostics.monitor.workers.lineage import LIVES, Lineage, life_of
@@ -22,6 +25,7 @@ from diagnostics.monitor.workers.targets import Targets
 
 RINGS = (RingSize(1.0, 4), RingSize(60.0, 4))
 PARENT = Identity(5, "boot", 7)
+LINES = LineLife(100.0, 200.0, 100.0, 524_288.0, {}, 3.0)
 SUPERVISOR = """
 import subprocess, sys
 while True:
@@ -100,10 +104,12 @@ def test_lives_go_on_with_a_new_monitor_and_their_files_are_few(
         await one.close()
         files = list((tmp_path / "blackbox").glob("*.ring"))
         assert len(files) == 4  # three of those that ended quietly, and that of the one that lives
+        for file in files:  # as of workers that keep a live heap
+            line_life_file(file).write_text(written(LINES), encoding="utf-8")
         targets, other = recorder()
         targets.watch(pid)
         await other.look()
-        assert len(other.lives("0")) == 3
+        assert [life.lines for life in other.lives("0")] == [LINES] * 3
         await other.close()
 
     asyncio.run(scene())
@@ -124,14 +130,19 @@ def test_the_last_of_each_number_and_who_ended_badly_outlive_the_recycled(tmp_pa
 
     killed = leave("0", 1, {"returncode": None, "oom_kills": 1})
     only = leave("1", 2, {"returncode": 0})
-    quiet = [leave("0", number, {"returncode": None, "oom_kills": 0}) for number in range(3, 12)]
+    quiet = [leave("0", number, {"returncode": None, "oom_kills": 0}) for number in range(3, 11)]
+    oldest = next(path for path in quiet if path.exists())
+    line_life_file(oldest).touch()
+    quiet.append(leave("0", 11, {"returncode": None, "oom_kills": 0}))
+    assert not oldest.exists()
+    assert not line_life_file(oldest).exists()  # it goes with its recording
     kept = set(box.folder.iterdir())
     assert killed in kept
     assert only in kept
     assert len(kept) <= 6
     assert quiet[-1] in kept
     found = box.of_line("0", PARENT, 2)
-    assert [one.header.process["pid"] for one in found] == [10, 11]
+    assert [one.header.process["pid"] for _, one in found] == [10, 11]
     assert box.of_line("0", Identity(8, "boot", 7), 2) == []
     assert peek(killed)[1] == {"returncode": None, "oom_kills": 1}
 
