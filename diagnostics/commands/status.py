@@ -113,7 +113,7 @@ def _ended(end: dict[str, Any]) -> RenderableType:
     text.append(printable(end["said"]), style="not bold")
     if end["verdict"]:
         text.append(f"\n  last verdict: {printable(end['verdict'])}", style="not bold default")
-    for line in end["lines"]:
+    for line in end.get("lines", ()):  # a monitor of an earlier version tells none
         middle, between = _with_interval(line["grown_bytes"])
         inside = f", in {line['in']}" if line["in"] else ""
         gained = f"{printable(line['name'] + inside)} gained {middle} in {line['seconds']:.0f} s (95 % sure: {between})"
