@@ -23,6 +23,16 @@ OPTIONS = (
 )  # fmt: skip
 PIPE = ("--hide-scrollbars", "--remote-debugging-pipe")
 PATIENCE_SECONDS = 60.0
+# What the browser says of a question to a page that it leaves meanwhile.
+LEFT = (
+    "Inspected target navigated or closed",
+    "Execution context was destroyed.",
+    "Cannot find default execution context",
+)
+
+
+class PageLeftError(Exception):
+    """The page was left for another one before it could answer."""
 
 
 def run_once(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +108,8 @@ class Browser:
         while True:
             answer = self._message()
             if answer.get("id") == self._number:
+                if answer.get("error", {}).get("message") in LEFT:
+                    raise PageLeftError(method)
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 result: dict[str, Any] = answer["result"]
                 return result
@@ -114,11 +126,17 @@ class Browser:
         return told["result"].get("value")
 
     def until(self, expression: str) -> None:
-        """Wait until the expression is true in the page."""
+        """Wait until the expression is true in the page, or in one that it is left for."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self.evaluate(f"!!({expression})"):  # an element is no value that the protocol could give
+        while not self._is(expression):
             assert time.monotonic() < deadline, f"{expression} was never true in:\n{self.text()}"
             time.sleep(0.1)
+
+    def _is(self, expression: str) -> bool:
+        try:
+            return bool(self.evaluate(f"!!({expression})"))  # an element is no value that the protocol could give
+        except PageLeftError:
+            return False
 
     def text(self) -> str:
         return str(self.evaluate("document.body.innerText"))
