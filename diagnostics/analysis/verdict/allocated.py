@@ -39,10 +39,10 @@ def with_line(readings: Readings, finding: Finding) -> Finding:
 def _growth(readings: Readings, finding: Finding) -> tuple[float | None, float] | None:
     """(since when, bytes a second) of the growth that the finding is about; None where there is none that a heap could hold.
 
-    Where the verdict is open because the agent does not answer, or not often enough, RSS tells that memory grows.
+    Where the verdict is open because the agent does not answer, or not often enough, the kernel tells that memory grows.
     """
     if finding.word in _OF_GROWTH:
         grown = growth(readings)  # None where it is in mappings of neither allocator
         return None if grown is None else (grown.rise.trend.since, grown.per_second)
-    rise = readings.heavy_rise("rss_bytes") if finding.word == "inconclusive" and not readings.window else None
-    return None if rise is None else (rise.trend.since, rise.trend.slope or 0.0)
+    seen = readings.seen_from_outside if finding.word == "inconclusive" and not readings.window else None
+    return None if seen is None else (seen[1].trend.since, seen[1].trend.slope or 0.0)

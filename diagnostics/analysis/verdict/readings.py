@@ -255,6 +255,15 @@ class Readings:
     def _heavy(self) -> dict[str, Rise | None]:
         return {}
 
+    @cached_property
+    def seen_from_outside(self) -> tuple[str, Rise] | None:
+        """What the kernel's view grows by, and in which of its figures: ("RSS", ...) or ("Private memory", ...)."""
+        for what, name in (("RSS", "rss_bytes"), ("Private memory", "private_bytes")):
+            rise = self.heavy_rise(name)
+            if rise is not None:
+                return what, rise
+        return None
+
     def _first_heavy(self, name: str) -> Rise | None:
         rise = self.rise(name)
         if rise is None or rise.amount >= self.least_growth or self.recycled:

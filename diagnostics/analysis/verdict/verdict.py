@@ -167,9 +167,8 @@ def _inconclusive(readings: Readings) -> Finding:
         grows = "grows" if rise is not None else "does not grow by enough to be sure of it"
         why = f"In-use memory is not known ({readings.unread['in_use_bytes']}); RSS {grows}."
         decides = _DECIDE if rise is not None else None
-    elif rise is not None or readings.heavy_rise("private_bytes") is not None:
-        what = "RSS" if rise is not None else "Private memory"
-        why, decides = f"{what} grows, and the readings do not show why.", _DECIDE
+    elif readings.seen_from_outside is not None:
+        why, decides = f"{readings.seen_from_outside[0]} grows, and the readings do not show why.", _DECIDE
     elif readings.bounded("in_use_bytes") is not None and open_questions(readings):
         return _undecided(readings, evidence)
     else:
