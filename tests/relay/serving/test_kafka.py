@@ -43,7 +43,11 @@ class Broker:
         try:
             if not count:
                 return []
-            partitions = consumer.list_topics(TOPIC, timeout=60).topics[TOPIC].partitions
+            # The broker makes the topic for the relay, which may not have asked it yet.
+            until = time.monotonic() + 60
+            while not (partitions := consumer.list_topics(TOPIC, timeout=60).topics[TOPIC].partitions):
+                assert time.monotonic() < until, "the relay has told the broker of nothing"
+                time.sleep(0.05)
             consumer.assign([TopicPartition(TOPIC, number, OFFSET_BEGINNING) for number in partitions])
             messages = consumer.consume(count, timeout=60)
             messages += consumer.consume(1, timeout=0.2)  # there are no more
