@@ -94,8 +94,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
-    # What a test has left open is warned of when it is collected: here, and seldom in the middle of some later test. All that is there
-    # would take 40 ms a test; what is young takes half a millisecond.
+    # What a test has left open is warned of when it is collected: here, and seldom in the middle of some later test. To collect
+    # all that is there would take 40 ms a test; what is young takes half a millisecond.
     gc.collect(1)
 
 
