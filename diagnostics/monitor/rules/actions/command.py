@@ -31,14 +31,8 @@ _MOST_SAID_BYTES: Final = 1000
 
 async def call(command: Command, facts: Facts) -> None:
     """Returns when it has ended with 0. Raises TargetError, after having killed what is left of it where its time is over."""
-    environment = {name: os.environ[name] for name in (*_GIVEN, *command.env) if name in os.environ}
-    limits = (str(math.ceil(command.timeout)), str(command.memory))
     try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(_CONFINED), *limits, *command.argv,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-            env=environment, cwd="/", start_new_session=True,
-        )  # fmt: skip
+        process = await _start(command)
     except OSError as error:
         raise TargetError(f"{command.argv[0]} cannot be started: {error}", remedy="look at the rule's argv") from error
     try:
@@ -57,6 +51,24 @@ async def call(command: Command, facts: Facts) -> None:
         raise TargetError(
             f"{command.argv[0]} ended with {process.returncode}", remedy="look at what it said in the monitor's log"
         )
+
+
+async def _start(command: Command) -> asyncio.subprocess.Process:
+    """Raises OSError. Where this is cancelled meanwhile, what has been started is killed with all that it started itself."""
+    environment = {name: os.environ[name] for name in (*_GIVEN, *command.env) if name in os.environ}
+    limits = (str(math.ceil(command.timeout)), str(command.memory))
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", str(_CONFINED), *limits, *command.argv,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            env=environment, cwd="/", start_new_session=True,
+        )
+    )  # fmt: skip
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await _end(await starting)
+        raise
 
 
 async def _talk(process: asyncio.subprocess.Process, given: bytes) -> str:

@@ -107,6 +107,34 @@ def test_at_its_deadline_it_is_killed_with_all_that_it_started(tmp_path: Path, e
         asyncio.run(call(python("import time; time.sleep(600)", timeout=0.3), FACTS))
 
 
+def test_one_that_is_given_up_while_it_starts_is_killed_with_all_that_it_started(
+    tmp_path: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it may have children before asyncio hands it over."""
+    out = tmp_path / "child"
+    create = asyncio.create_subprocess_exec
+
+    async def creates_late(*words: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await create(*words, **options)
+        while not (out.exists() and out.read_text(encoding="utf-8")):
+            await asyncio.sleep(0.01)
+        calling.cancel()
+        await asyncio.sleep(0.01)
+        return process
+
+    async def scene() -> None:
+        nonlocal calling
+        calling = asyncio.create_task(call(python(FORKS, str(out), timeout=300), FACTS))
+        await asyncio.wait([calling])
+
+    calling: Any = None
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", creates_late)
+    asyncio.run(scene())
+    assert calling.cancelled()
+    child = int(out.read_text(encoding="utf-8"))
+    eventually(lambda: gone(child))
+
+
 def test_memory_has_a_limit() -> None:
     source = "try:\n    bytearray(400 << 20)\nexcept MemoryError:\n    raise SystemExit(7)"
     with pytest.raises(TargetError, match="ended with 7"):
