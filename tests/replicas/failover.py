@@ -17,6 +17,7 @@ __all__ = ["FailOver"]
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "deploy"
 START_SECONDS = 120.0
+FOR_EVER_MILLISECONDS = 3_600_000
 
 
 class FailOver:
@@ -58,10 +59,13 @@ class FailOver:
             self._until(self._haproxy_has_it)
 
     def kill_primary(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """By SIGKILL. `meanwhile` is called at once; returns when the other one is the primary, and HAProxy has it."""
+        """By SIGKILL. There is no other primary before `meanwhile` returns; returns when there is one, and HAProxy has it."""
+        patience = self._patience
+        self._patience = FOR_EVER_MILLISECONDS
         primary = self._primary()
         self._redis.pop(primary).end()
         meanwhile()
+        self._patience = patience
         self._until(lambda: self._primary() not in (0, primary))
         if self._by_haproxy:
             self._until(self._haproxy_has_it)
@@ -72,6 +76,17 @@ class FailOver:
     def end(self) -> None:
         for process in (*self._others, *self._redis.values()):
             process.end()
+
+    @property
+    def _patience(self) -> int:
+        """For how many milliseconds the primary may be silent before Sentinel promotes the other one."""
+        said = self._said(self._there["26379"], "SENTINEL master relay")
+        return int(said.split(b"\r\ndown-after-milliseconds\r\n")[1].split(b"\r\n")[1])
+
+    @_patience.setter
+    def _patience(self, milliseconds: int) -> None:
+        said = self._said(self._there["26379"], f"SENTINEL SET relay down-after-milliseconds {milliseconds}")
+        assert said == b"+OK\r\n", said
 
     def _primary(self) -> int:
         """The port of the Redis that is the primary by Sentinel's word; 0 where it says nothing."""
