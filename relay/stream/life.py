@@ -205,9 +205,11 @@ class StreamLife:
             else:
                 await reply.fail(error, at_boundary=self._pump.at_boundary)
         except asyncio.CancelledError:
-            # `end` was called while the error was being sent: the outcome is still that of the error.
+            # `end` was called while the error was being sent, as to a client that does not read: the outcome is still that of
+            # the error, and the client has no complete answer.
             if not self._was_ended():
                 raise
+            reply.abort()
         return error.outcome, error
 
     def over(self) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import pytest
+
+from tests.scripted import HEAD, chunk, events, serving
 
 Served = Any
 Start = Any
 Eventually = Callable[[Callable[[], bool]], None]
 
+STREAMS = 40
 WAITS = [
     "--no-diagnostics", "--log-level", "debug", "--upstream-retries", "0", "--read-timeout-seconds", "1",
     "--write-timeout-seconds", "0.6", "--heartbeat-seconds", "0.2",
@@ -73,6 +77,41 @@ def test_a_client_that_takes_nothing_is_given_up(waiting: Served, eventually: Ev
         eventually(lambda: waiting.stats()["open"] == 0)
     assert "Traceback" not in waiting.log()
     assert "without completing response" not in waiting.log()
+
+
+def test_a_client_that_does_not_take_the_upstreams_failure_is_given_up_too(
+    start: Start, eventually: Eventually
+) -> None:
+    """Of some of these streams the failure comes in one piece with what fills the client's connection: its event waits, too."""
+
+    async def script(writer: asyncio.StreamWriter, number: int) -> None:
+        writer.write(HEAD + chunk(events(100 + 25 * number)) + b"no size\r\n")
+
+    with serving(script) as (upstream, _, _), ExitStack() as opened:
+        # In two write time-outs the kernel gives such a client up; the relay waits for that for a second.
+        relay = start(*WAITS, "--write-timeout-seconds", "3", "--upstream-base-url", f"{upstream}/v1", announced=2)
+        clients = [opened.enter_context(silent(relay.address)) for _ in range(STREAMS)]
+        eventually(lambda: len(relay.endings()) == STREAMS)
+        assert {ending["outcome"] for ending in relay.endings()} == {"slow_client", "upstream_error"}
+        for client in clients:
+            whole = b""
+            with suppress(ConnectionResetError):  # how an answer ends that is not complete
+                whole = received(client)
+            assert not whole or b'"code":"upstream_protocol"' in whole
+        assert "without completing response" not in relay.log()
+
+
+@contextmanager
+def silent(address: tuple[str, int]) -> Iterator[socket.socket]:
+    """A client that has asked for a stream, and whose kernel takes little of it."""
+    with socket.socket() as connection:
+        connection.settimeout(60)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(address)
+        body = b'{"model": "any", "messages": [], "stream": true}'
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+        yield connection
 
 
 def test_a_client_that_takes_little_is_not(waiting: Served) -> None:
