@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from .loops.coroutines import coroutine_of
+from .loops.frames import locals_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def route_in_frames(task: Any) -> str | None:
         if frame is None:
             return None
         if frame.f_globals.get("__name__") == "quart.asgi":
-            rule = getattr(getattr(frame.f_locals.get("request"), "url_rule", None), "rule", None)
+            rule = getattr(getattr(locals_of(frame).get("request"), "url_rule", None), "rule", None)
             if rule:
                 return str(rule)
         coroutine = coroutine.cr_await

@@ -5,13 +5,15 @@ the loop. A loop written in Python is `self` in the frame of `run_forever` on it
 uvloop's, has no frame: it is searched among the variables of its thread's frames (asyncio's Runner has the main task, which
 refers to its loop).
 
-Only Python 3.13 and later are searched in this way: before, reading a running frame's variables kept them all alive.
+Only Python 3.13 and later are searched in this way: before, each look at a running frame copies its variables.
 """
 
 from __future__ import annotations
 
 import sys
 import weakref
+
+from .frames import locals_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def _in_thread(
     frame = innermost
     while frame is not None and len(frames) < _MAX_FRAMES:
         if frame.f_code.co_name == _RUNS:
-            loop = frame.f_locals.get("self")
+            loop = locals_of(frame).get("self")
             if issubclass(type(loop), base):
                 has_loop = True
                 yield loop  # type: ignore[misc]  # its class says so
@@ -93,7 +95,7 @@ def _in_thread(
 
 def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asyncio.AbstractEventLoop]:
     """Running loops among a frame's locals, attributes of its `self` and globals that its code uses, or of futures there."""
-    variables = frame.f_locals
+    variables = locals_of(frame)
     candidates = list(variables.values()) if variables is not frame.f_globals else []
     instance = variables.get("self")
     if instance is not None:

@@ -28,6 +28,7 @@ from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, Module
 from typing import Any
 
 from ..loops.asyncio_tasks import alive_tasks
+from ..loops.frames import locals_of
 from .classes import (
     find_unhashable,
     hashable,
@@ -171,7 +172,7 @@ def running_locals() -> list[Any]:
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if not frame.f_code.co_filename.startswith(_AGENT):
-            values.extend(frame.f_locals.values())
+            values.extend(locals_of(frame).values())
         frame = frame.f_back
     return hashable(values)
 

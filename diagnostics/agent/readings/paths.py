@@ -16,6 +16,7 @@ from pathlib import PurePath
 from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
+from ..loops.frames import locals_of
 from ..loops.futures import declares
 from ..redaction import is_programs, key_shown, name_allowed, names_shown
 from .classes import mro_of, name_of, names_in, type_name
@@ -151,7 +152,7 @@ def _of_frame(thing: Any, child: Any) -> Iterator[str]:
     frame = own_frame(thing)
     if frame is None or child is None:
         return
-    name = next((name for name, value in frame.f_locals.items() if value is child), None)
+    name = next((name for name, value in locals_of(frame).items() if value is child), None)
     if name is not None and frame_key(child) is None and names_shown():
         yield f"local {name!r}"
 

@@ -26,6 +26,7 @@ from typing import Any
 from ...errors import TargetError
 from ..ledger import StreamLedger
 from ..loops.asyncio_tasks import alive_tasks
+from ..loops.frames import locals_of
 from ..loops.futures import declares
 from .graph import (
     LateError,
@@ -118,7 +119,7 @@ def _near(frames: Iterable[Any]) -> set[int]:
     for link in frames:
         frame = own_frame(link)
         if frame is not None:
-            values = frame.f_locals.values()
+            values = locals_of(frame).values()
             ids.update(id(each) for each in values if gc.is_tracked(each) and not is_program(each))
     return ids
 

@@ -6,6 +6,7 @@ Whether a response has begun, and how many bytes wait to be written, is known on
 from __future__ import annotations
 
 from ..loops.coroutines import coroutine_of
+from ..loops.frames import locals_of
 from ..routes import UNROUTED, route_of
 from .kind import OTHER, REQUEST, SERVER, ServerKind
 
@@ -73,5 +74,5 @@ def _kind_of(scope: Any) -> Any:
 
 def _scope(task: Any) -> Any:
     frame = getattr(coroutine_of(task), "cr_frame", None)
-    watcher = frame.f_locals.get("watcher") if frame is not None else None
+    watcher = locals_of(frame).get("watcher") if frame is not None else None
     return getattr(watcher, "scope", None)

@@ -2,9 +2,7 @@
 
 A server's file in this folder (a `ServerKind`) has a table of its coroutines, by module and function, and reads the frame of
 one that serves a request. The role of a coroutine is cached by its code object, so that most tasks of a service cost one
-dictionary lookup. A request is cached by its task, whose frame is not read a second time. Only frames that end with their
-request are read, or such as have nothing of a request in them: up to Python 3.12 a frame keeps the locals that were read
-alive as long as it runs.
+dictionary lookup. A request is cached by its task, whose frame is not read a second time.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from __future__ import annotations
 import weakref
 
 from ..loops.coroutines import coroutine_of
+from ..loops.frames import locals_of
 from ..loops.running import slices_of_alive
 from ..reading_cache import ReadingCache, rest_if_due
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames
@@ -134,7 +133,7 @@ class TaskServers:
         if frame is None:
             return None
         try:
-            thing = kind.thing(task, frame.f_locals)
+            thing = kind.thing(task, locals_of(frame))
             if thing is None:
                 return None
             seen = known.get(id(thing)) if kind.lasting else None

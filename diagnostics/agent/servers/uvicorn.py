@@ -10,6 +10,7 @@ import sys
 import weakref
 
 from ..loops.coroutines import coroutine_of
+from ..loops.frames import locals_of
 from ..loops.running import slices_of_alive
 from ..reading_cache import ReadingCache, rest_if_due, sliced
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames, route_of
@@ -124,7 +125,7 @@ class Uvicorn:
         for task in (task for part in sliced(copied(tasks)) for task in part if id(task) not in known):
             rest_if_due()
             frame = get(coroutine_of(task), "cr_frame")
-            cycle = (get(frame, "f_locals") or {}).get("self")
+            cycle = locals_of(frame).get("self") if frame is not None else None
             request = self._taskless.get(id(cycle))
             if request is not None:
                 request.task = id(task)
@@ -146,7 +147,7 @@ def cycle_of(task: Any) -> Any:
     frame = getattr(coroutine, "cr_frame", None)
     if frame is None or frame.f_code.co_name != "run_asgi":
         return None
-    cycle = frame.f_locals.get("self")
+    cycle = locals_of(frame).get("self")
     # Its class is private, so it is recognised by its attributes.
     wanted = ("scope", "transport", "response_started", "response_complete", "disconnected")
     return cycle if all(hasattr(cycle, name) for name in wanted) else None
@@ -204,7 +205,7 @@ def _servers_of(coroutine: Any) -> Iterator[Any]:
         if coroutine is None:
             return
         frame = get(coroutine, "cr_frame")
-        names = get(frame, "f_locals") or {}
+        names = locals_of(frame) if frame is not None else {}
         for name in ("self", "server"):
             candidate = names.get(name)
             if candidate is not None and has_base(type(candidate), "uvicorn.server", "Server"):

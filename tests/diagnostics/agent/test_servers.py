@@ -43,7 +43,7 @@ class Served:
         return client
 
 
-def app() -> Any:
+def app(*more: Route) -> Any:
     async def stream(request: Any) -> Any:
         async def quiet() -> Any:
             yield b"data: first\n\n"
@@ -72,14 +72,15 @@ def app() -> Any:
             Route("/flood", flood),
             Route("/slow", slow),
             Route("/quick", quick),
+            *more,
         ]
     )
 
 
 @contextlib.contextmanager
-def serving(http: str, loop: str, wrapped: bool = False) -> Iterator[Served]:
+def serving(http: str, loop: str, *more: Route, wrapped: bool = False) -> Iterator[Served]:
     config = uvicorn.Config(
-        app(), port=0, http=http, loop=loop, lifespan="off", log_level="critical", timeout_graceful_shutdown=0
+        app(*more), port=0, http=http, loop=loop, lifespan="off", log_level="critical", timeout_graceful_shutdown=0
     )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # not the main thread
@@ -154,6 +155,32 @@ def test_the_transport_of_a_client_that_does_not_read_is_seen_to_fill(
         assert found["routes"]["/flood"]["transport_bytes"] > len(CHUNK)
         assert found["routes"]["/stream/{user}"]["transport_bytes"] == 0
         assert [row["route"] for row in found["top"]] == ["/flood"]
+
+
+def test_what_a_request_deletes_is_freed_though_its_server_was_looked_for(eventually: Callable[..., Any]) -> None:
+    """Servers are looked for in the locals of all tasks' coroutines, and until Python 3.12 a frame keeps what was read."""
+    freed, over = threading.Event(), threading.Event()
+    things: list[weakref.ref[Any]] = []
+
+    async def frees(request: Any) -> Any:
+        thing = StreamLedger()
+        things.append(weakref.ref(thing))
+        while not freed.is_set():
+            await asyncio.sleep(0.01)
+        del thing
+        while not over.is_set():
+            await asyncio.sleep(0.01)
+        return PlainTextResponse("done")
+
+    with serving("h11", "asyncio", Route("/frees", frees)) as running, running.get("/frees"):
+        eventually(lambda: things)
+        assert told(Servers())["requests"] == 1
+        assert things[0]() is not None
+        freed.set()
+        try:
+            eventually(lambda: things[0]() is None)
+        finally:
+            over.set()
 
 
 def test_a_server_behind_wrappers_is_found() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from ...ledger import StreamLedger
 from ...loops.asyncio_tasks import alive_tasks
 from ...loops.coroutines import coroutine_of
+from ...loops.frames import locals_of
 from ...loops.futures import is_task, members_of
 from ...record import StreamRecord
 from ...routes import route_of
@@ -188,7 +189,7 @@ def _children(task: Any) -> list[Any]:
             if is_task(link):
                 tasks.append(link)
             continue
-        tasks.extend(_tasks_near(list(frame.f_locals.values())))
+        tasks.extend(_tasks_near(list(locals_of(frame).values())))
     return [child for child in tasks if child is not task and not child.done() and cycle_of(child) is None]
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import Any
 
+from ...loops.frames import is_of_function, locals_of
 from ...unpatched import get_ident
 from .awaits import FrameKey
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["ThreadFrame", "frames_with_locals", "read"]
 
 _MAX_FRAMES = 64
-# Flag of a function's code (inspect.CO_OPTIMIZED).
-_CO_OPTIMIZED = 1
 # Locals of more threads than this are not read: each thread costs a copy of all its frames' locals.
 _MAX_THREADS = 2_000
 
@@ -48,19 +47,9 @@ def frames_with_locals() -> list[ThreadFrame]:
     for number, (name, frames) in enumerate(_stacks()):
         if number >= _MAX_THREADS:
             break
-        functions = (frame for frame in frames if frame.f_code.co_flags & _CO_OPTIMIZED)
-        thread_frames.extend(ThreadFrame(name, _key(frame), _locals(frame)) for frame in functions)
+        functions = (frame for frame in frames if is_of_function(frame))
+        thread_frames.extend(ThreadFrame(name, _key(frame), locals_of(frame)) for frame in functions)
     return thread_frames
-
-
-def _locals(frame: FrameType) -> dict[str, Any]:
-    names = frame.f_locals
-    values = dict(names)
-    # Before Python 3.13 `f_locals` is a dictionary that the frame keeps, and with it all values: it is emptied again, unless
-    # the program has called `locals()` itself. Three references: the frame, `names` and the argument of getrefcount.
-    if sys.version_info < (3, 13) and sys.getrefcount(names) <= 3:
-        names.clear()
-    return values
 
 
 def _stacks() -> Iterator[tuple[str, list[FrameType]]]:
