@@ -22,6 +22,8 @@ __all__ = ["FAULTS", "HARMLESS", "Connection", "Script"]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 # More than anything that has no end may be let through of.
 ENDLESS_BYTES = 64 * 1024 * 1024
+# Shorter than a connection of the relay's rests between two requests.
+UNASKED_SECONDS = 0.015
 # Longer than the relay under test waits for an upstream.
 LONG_SECONDS = 30.0 * float(os.environ.get("CHAOS_PATIENCE", "1"))
 
@@ -50,16 +52,19 @@ class Connection:
         self.script = script
         self.chance = random.Random(script.seed)
         self.keeps = False  # another request may follow
+        self.wrote_at = 0.0  # by the loop's clock, the last piece of `send`
 
     async def send(self, data: bytes) -> None:
         """In pieces cut anywhere, now and then."""
         if len(data) < 200_000 and self.chance.random() < 0.2:
             at = self.chance.randrange(len(data) + 1)
             for piece in (data[:at], data[at:]):
+                self.wrote_at = asyncio.get_running_loop().time()
                 self.writer.write(piece)
                 await self.writer.drain()
                 await asyncio.sleep(0)
             return
+        self.wrote_at = asyncio.get_running_loop().time()
         self.writer.write(data)
         await self.writer.drain()
 
@@ -177,10 +182,15 @@ async def early_hints(connection: Connection) -> None:
 
 
 async def unasked_answer(connection: Connection) -> None:
-    """A second answer behind the first, on a connection that is kept."""
+    """A second answer behind the first, on a connection that is kept; none where the machine lets it come too late.
+
+    The relay lets a connection rest for 20 ms before it sends the next request. What comes later is that request's answer as
+    far as HTTP/1.1 can tell, and whoever gets it would complain of the relay.
+    """
     await connection.whole()
     await asyncio.sleep(connection.chance.random() * 0.01)
-    await connection.send(HEAD + chunk(b"data: not yours\n\n"))
+    if asyncio.get_running_loop().time() - connection.wrote_at < UNASKED_SECONDS:
+        await connection.send(HEAD + chunk(b"data: not yours\n\n"))
 
 
 async def some_trailers(connection: Connection) -> None:

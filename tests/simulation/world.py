@@ -12,6 +12,7 @@ import contextlib
 import gc
 import json
 import random
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ from relay.app import create_app  # isort: skip
 from relay.client.connection import ClientConnection  # isort: skip
 from relay.serving.server import RelayServer  # isort: skip
 from relay.settings import Settings, load  # isort: skip
+from relay.upstream.wire import dial  # isort: skip
 from tests.chaos import faults  # isort: skip
 from tests.chaos.clients import CLIENTS, Mix, Wrong, judge, read_response  # isort: skip
 from tests.chaos.faults import FAULTS, HARMLESS, Script  # isort: skip
@@ -199,6 +201,19 @@ async def _relay(settings: Settings, serving: asyncio.Future[Truth], ending: asy
         ticking.cancel()
         listening.close()
         await server.lifespan.shutdown()
+
+
+async def _addresses(_: dial.Dialler, host: str, port: int) -> dial.Addresses:
+    """Of the simulated network: it has no threads."""
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+async def _connect(sock: socket.socket, address: Any) -> None:
+    await asyncio.get_running_loop().sock_connect(sock, address)
+
+
+dial.Dialler.addresses = _addresses  # type: ignore[method-assign]
+dial.connect = _connect
 
 
 async def _tick(server: RelayServer) -> None:

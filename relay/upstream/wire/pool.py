@@ -7,8 +7,6 @@ byte of an answer came. Then, and only then, the request is sent again on a new 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 import ssl
 import time
 from collections import deque
@@ -21,6 +19,7 @@ from ..failure_log import cannot_be_reached
 from ..options import Timeouts
 from .answer import Head
 from .connection import UpstreamConnection
+from .dial import Dialler
 
 __all__ = ["Pool"]
 
@@ -35,7 +34,7 @@ Origin = tuple[str, str, int]
 class Pool:
     """At most `max_connections` to all origins together.
 
-    receive_buffer_bytes   SO_RCVBUF of each, set before the connect, which negotiates the TCP window
+    receive_buffer_bytes   as in Dialler
     read_bytes, flow_bytes, limit_bytes   as in UpstreamConnection
     rest_seconds           see REST_SECONDS
     """
@@ -51,7 +50,7 @@ class Pool:
         rest_seconds: float = REST_SECONDS,
     ) -> None:
         self._places = asyncio.Semaphore(max_connections)
-        self._receive_buffer_bytes = receive_buffer_bytes
+        self._dialler = Dialler(receive_buffer_bytes)
         self._read_bytes = read_bytes
         self._flow_bytes = flow_bytes
         self._limit_bytes = limit_bytes
@@ -185,7 +184,7 @@ class Pool:
                 self._context() if scheme == "https" else None
             )  # the first one reads files, for which descriptors may lack
             async with asyncio.timeout(patience):
-                sock = await self._open_socket(host, port)
+                sock = await self._dialler.dial(host, port)
                 try:
                     _, protocol = await loop.create_connection(
                         lambda: UpstreamConnection(self._read_bytes, self._flow_bytes, self._limit_bytes),
@@ -202,30 +201,6 @@ class Pool:
             cannot_be_reached(host, port, error, tls=isinstance(error, ssl.SSLError))
             raise UpstreamUnreachableError("the upstream cannot be reached") from error
         return protocol
-
-    async def _open_socket(self, host: str, port: int) -> socket.socket:
-        """Connect to the first of the host's addresses that accepts."""
-        loop = asyncio.get_running_loop()
-        problem: OSError = OSError(f"{host} has no address")
-        for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            sock = socket.socket(family, kind, protocol)
-            with contextlib.ExitStack() as undo:
-                undo.callback(sock.close)
-                sock.setblocking(False)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                try:
-                    await loop.sock_connect(sock, address)
-                except OSError as error:
-                    problem = error
-                    continue
-                undo.pop_all()
-                return sock
-        try:
-            raise problem
-        finally:
-            # The error's traceback holds this frame, and the frame the error: a reference cycle with the request's body in it.
-            del problem
 
     def _context(self) -> ssl.SSLContext:
         if self.tls is None:
