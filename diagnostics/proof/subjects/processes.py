@@ -13,6 +13,7 @@ import re
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,9 @@ _FIRST_TO_GO = "500"
 # Ports to choose from, and how many are tried.
 _PORTS = 16_000
 _PORT_TRIES = 100
+# Descriptors of the ports that this process has claimed last.
+_claimed: deque[int] = deque()
+_MOST_CLAIMED = 32
 
 
 class Process:
@@ -150,18 +154,28 @@ def free_port() -> int:
 
     From below the range of ephemeral ports (ip(7), ip_local_port_range): a service binds it seconds later, and other
     experiments open a hundred connections a second. Chosen by SystemRandom: processes with equal seeds would otherwise
-    choose the same one.
+    choose the same one. No other process that asks gets it either, until this one ends or has asked _MOST_CLAIMED times more.
     """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="utf-8").split()[0])
     below = range(max(1024, first - _PORTS), first)
     for port in random.SystemRandom().sample(below, min(len(below), _PORT_TRIES)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _claim(port)
             return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free: int = probe.getsockname()[1]
         return free
+
+
+def _claim(port: int) -> None:
+    """Raises OSError where a process has claimed this port: by a socket with its name, which the kernel takes from who ends."""
+    with socket.socket(socket.AF_UNIX) as claim:
+        claim.bind(f"\0highwater-port-{port}")
+        _claimed.append(claim.detach())
+    if len(_claimed) > _MOST_CLAIMED:
+        os.close(_claimed.popleft())
 
 
 async def wait_for_listener(process: Process, port: int, timeout_seconds: float) -> None:

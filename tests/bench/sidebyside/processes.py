@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from diagnostics.proof.subjects.processes import free_port as free_port
+
 ROOT = Path(__file__).parents[3]
 # One core for the service under test and what belongs to it, the other for upstream, clients, sink and this program.
 RELAY_CORE, TRAFFIC_CORE = 0, 1
@@ -179,12 +181,6 @@ def kernel_bytes(pid: int) -> int:
             sent, received = fields[4].split(":")
             total += int(sent, 16) + int(received, 16)
     return total
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, process: Started, patience: float = 30.0) -> None:
