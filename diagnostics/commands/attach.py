@@ -18,6 +18,7 @@ from ..agent.instrument.monitor_process import DEFAULT_LISTEN, address_of, bind,
 from ..errors import DiagnosticsError, UsageError
 from ..monitor.attach.attach import PATIENCE_SECONDS
 from ..monitor.attach.check import Check, check
+from ..monitor.loop import run_monitor
 from ..monitor.service import Monitor
 from ..protocol import default_root, private_folder
 from ._attaching import Attaching, matching, workers_of
@@ -113,7 +114,7 @@ def _attach(arguments: argparse.Namespace, pids: Sequence[int]) -> int:
                 monitor = Monitor(listener, root)
                 print(f"diagnostics http://{address}/debug/memory", flush=True)
                 with hold(root):
-                    asyncio.run(_serve(monitor, attaching, arguments))
+                    run_monitor(_serve(monitor, attaching, arguments))
                 outcome = 0
         finally:
             left = [] if arguments.stay else attaching.detach(list(attaching.made), force=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..agent.instrument.monitor_process import DEFAULT_LISTEN, address_of, bind, hold
+from ..monitor.loop import run_monitor
 from ..monitor.service import Monitor, stdin_closes
 from ..protocol import default_root
 from ._fleet_words import add_fleet
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not inherited:
             print(f"diagnostics http://{address}/debug/memory", flush=True)
         with hold(root):
-            asyncio.run(monitor.serve(until_stopped(with_stdin=arguments.until_stdin_closes)))
+            run_monitor(monitor.serve(until_stopped(with_stdin=arguments.until_stdin_closes)))
     return 0
 
 

@@ -124,13 +124,14 @@ def _be_monitor(listener: socket.socket, root: Path, fleet: list[str], control: 
         # Where the whole cgroup is signalled (systemd), CMD ends, and the monitor must still record how. Not SIG_IGN, which
         # the monitor's children would inherit.
         signal.signal(number, _leave_it_to_orders)
+    from ..monitor.loop import run_monitor
     from ..monitor.service import Monitor
 
     with hold(root):
         monitor = Monitor(listener, root, fleet)
         os.write(up, b"x")
         os.close(up)
-        asyncio.run(_obey(monitor, control))
+        run_monitor(_obey(monitor, control))
 
 
 def _leave_it_to_orders(*_: object) -> None:

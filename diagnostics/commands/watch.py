@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from pathlib import Path
 
 from ..agent.instrument.monitor_process import DEFAULT_LISTEN, address_of, bind, hold
 from ..errors import NotFoundError
 from ..monitor.kernel.process import alive
+from ..monitor.loop import run_monitor
 from ..monitor.service import Monitor
 from ..protocol import default_root
 from .monitor import until_stopped
@@ -43,5 +43,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"diagnostics http://{address}/debug/memory", flush=True)
         print(_UNSEEN, flush=True)
         with hold(root):
-            asyncio.run(monitor.serve(until_stopped(with_stdin=False)))
+            run_monitor(monitor.serve(until_stopped(with_stdin=False)))
     return 0

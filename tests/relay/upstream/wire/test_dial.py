@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import shutil
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,12 +14,11 @@ import pytest
 from relay.upstream.wire import dial
 from relay.upstream.wire.dial import Dialler
 from tests.scripted import listening
+from tests.silent_resolver import needs_namespaces, said_beside_it
 
-ROOT = Path(__file__).parents[4]
-
-# A resolver that never answers, and a server at a number and at a name of /etc/hosts, in namespaces of their own.
-SILENT_RESOLVER = """
-import asyncio, fcntl, socket, struct
+# A server at a number and at a name of /etc/hosts, and many that ask for a name that only the resolver would know.
+MANY_ASK = """
+import asyncio
 import uvloop
 from relay.upstream.options import Timeouts
 from relay.upstream.wire.pool import Pool
@@ -41,55 +36,28 @@ async def ask(pool, host, port):
     return head.status
 
 async def main():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
-        fcntl.ioctl(resolver, 0x8914, struct.pack("16sh", b"lo", 1))  # SIOCSIFFLAGS: the loopback interface is up
-        resolver.bind(("127.0.0.1", 53))
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        pool = Pool(max_connections=100, receive_buffer_bytes=65536, read_bytes=65536, flow_bytes=65536, limit_bytes=65536)
-        waiting = [asyncio.create_task(ask(pool, "nobody.test", port)) for _ in range(20)]
-        await asyncio.sleep(0.5)
-        async with asyncio.timeout(30):
-            print(await ask(pool, "127.0.0.1", port), await ask(pool, "localhost", port), flush=True)
-        print(sum(task.done() for task in waiting), flush=True)
-        for task in waiting:
-            task.cancel()
-        await asyncio.wait(waiting)
-        await pool.close()
-        server.close()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    pool = Pool(max_connections=100, receive_buffer_bytes=65536, read_bytes=65536, flow_bytes=65536, limit_bytes=65536)
+    waiting = [asyncio.create_task(ask(pool, "nobody.test", port)) for _ in range(20)]
+    await asyncio.sleep(0.5)
+    async with asyncio.timeout(30):
+        print(await ask(pool, "127.0.0.1", port), await ask(pool, "localhost", port), flush=True)
+    print(sum(task.done() for task in waiting), flush=True)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    await pool.close()
+    server.close()
 
 uvloop.run(main())
 """
-
-needs_namespaces = pytest.mark.skipif(
-    os.geteuid() != 0
-    or shutil.which("unshare") is None
-    or subprocess.run(["unshare", "-n", "-m", "true"], capture_output=True, check=False).returncode != 0,
-    reason="namespaces of one's own are made by root only, where the kernel lets it",
-)
 
 
 @needs_namespaces
 def test_a_resolver_that_is_silent_keeps_no_other_connection_from_being_made(tmp_path: Path) -> None:
     """All that ask for the name would be given up after a minute; uvloop's own lookups are made two at a time."""
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:30 attempts:5\n", encoding="utf-8")
-    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n", encoding="utf-8")
-    (tmp_path / "program.py").write_text(SILENT_RESOLVER, encoding="utf-8")
-    steps = [
-        f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf",
-        f"mount --bind {tmp_path}/hosts /etc/hosts",
-        f"exec {sys.executable} {tmp_path}/program.py",
-    ]
-    done = subprocess.run(
-        ["unshare", "-n", "-m", "sh", "-ec", "\n".join(steps)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("200 200\n0\n", "", 0)
+    assert said_beside_it(tmp_path, MANY_ASK) == "200 200\n0\n"
 
 
 class Resolver:
