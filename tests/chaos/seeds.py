@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import random
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from http.client import HTTPException
 from .clients import CLIENTS, PATIENCE_SECONDS, Mix, Wrong
 from .events import EVENTS
 from .faults import FAULTS, HARMLESS, Script
-from .relay import PATIENCE, VARIANTS, WORKERS, Relay
+from .relay import LIMITS, PATIENCE, VARIANTS, WORKERS, Relay
 
 __all__ = ["ANSWER_FAULTS", "MEMORY_BYTES", "READERS", "Outcome", "Plan", "plan_of", "run_seed"]
 
@@ -130,7 +131,7 @@ async def run_seed(
     async def run_client(kind: str, script: Script) -> None:
         await asyncio.sleep(chance.random() * spread)
         async with contextlib.nullcontext() if kind in IDLE or script.fault in IDLE_FAULTS else busy:
-            late = lag.since(asyncio.get_running_loop().time())
+            late = lag.since(asyncio.get_running_loop().time(), lasts_seconds() if kind == "slow" else math.inf)
             mix = Mix(relay.address, script, random.Random(script.seed), troubled, late)
             await _run_client(kind, outcome, mix)
 
@@ -176,6 +177,11 @@ async def _starts_again(killed: Relay) -> list[str]:
         await asyncio.to_thread(relay.stop)
 
 
+def lasts_seconds() -> float:
+    """How long a stream may last: who reads slowly on a busy machine may need longer, and is cut off."""
+    return float(LIMITS["STREAM_TIMEOUT_SECONDS"]) * PATIENCE
+
+
 class Lag:
     """How late this process's loop has been: a client that cannot run is as slow as one that does not want to."""
 
@@ -183,11 +189,13 @@ class Lag:
         self._late_until = -1e9
         self._due = float("inf")
 
-    def since(self, began: float) -> Callable[[], bool]:
-        """Whether it was later than a client may be, at any time from `began` on, by the loop's clock."""
+    def since(self, began: float, most_seconds: float = math.inf) -> Callable[[], bool]:
+        """Whether it was later than a client may be at any time from `began` on, or that was too long ago."""
         loop = asyncio.get_running_loop()
         # Who asks may be the first to run after a stop.
-        return lambda: self._late_until >= began or loop.time() - self._due > LATE_SECONDS
+        return lambda: (
+            self._late_until >= began or loop.time() - self._due > LATE_SECONDS or loop.time() - began >= most_seconds
+        )
 
     async def measure(self) -> None:
         loop = asyncio.get_running_loop()
