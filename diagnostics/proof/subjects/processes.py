@@ -174,7 +174,7 @@ def _claim(port: int) -> None:
     with socket.socket(socket.AF_UNIX) as claim:
         claim.bind(f"\0highwater-port-{port}")
         _claimed.append(claim.detach())
-    if len(_claimed) > _MOST_CLAIMED:
+    while len(_claimed) > _MOST_CLAIMED:
         os.close(_claimed.popleft())
 
 
