@@ -13,10 +13,13 @@ from urllib.parse import quote, urlsplit
 
 from relay.protocol.sse import Event, EventDecoder
 
-__all__ = ["ASKING", "Part", "Resumer", "part", "whole"]
+__all__ = ["ASKING", "LARGE", "LARGE_EVENTS", "Part", "Resumer", "part", "whole"]
 
 CHAT, COMPLETIONS, RESPONSES, STREAM = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/stream"
 ASKING = (CHAT, COMPLETIONS, RESPONSES, STREAM)
+# A model of the simulator whose events are written in several pieces each, and which falls silent after some of them.
+LARGE_EVENTS = 4
+LARGE = f"sim:events=9,pace=5,size=100000,first=0.5,fault=stall@{LARGE_EVENTS}"
 
 
 @dataclass

@@ -123,6 +123,10 @@ class StreamLogs:
         """The stream whose response the upstream calls so; None where none is known to this caller."""
         return self._responses.get((caller, response_id))
 
+    def responses(self) -> dict[tuple[str, str], Named]:
+        """The streams of all responses, by caller and the upstream's id."""
+        return dict(self._responses)
+
     def get(self, stream_id: str, caller: str) -> StreamLog | None:
         """The log; None where there is none, or it is another caller's."""
         log = self._running.get(stream_id)

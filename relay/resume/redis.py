@@ -63,7 +63,7 @@ class RedisStore(MemoryStore):
 
     def __init__(self, bounds: Bounds, options: SharedThrough, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(bounds, clock)
-        self._redis = RedisLog(options, bounds.keep_seconds)
+        self._redis = RedisLog(options, bounds.keep_seconds, clock)
         self._tails = Tails(self._redis, self.logs)
         self._timeout = options.timeout_seconds
         self._patience = options.patience_seconds
@@ -259,9 +259,16 @@ class RedisStore(MemoryStore):
         if self._up_since is None and self._failing.isdisjoint(("beat", "copy")):
             log.info("redis answers")
             self._up_since = self._clock()
-            # It may have lost anything, as it may have restarted: it says what it has.
-            self._copies.lost()
-            self._some_behind.set()
+            self._has_lost()
+
+    def _has_lost(self) -> None:
+        """Redis may have lost anything, as it may have restarted: each log's copy is looked at, and Redis says what it has."""
+        self._copies.lost()
+        self._store_names()
+
+    def _store_names(self) -> None:
+        self._names |= self.logs.responses()
+        self._some_behind.set()
 
     async def _beat(self) -> None:
         """Say that this relay lives, and look after the streams of others that are followed here."""
@@ -271,11 +278,14 @@ class RedisStore(MemoryStore):
             followed = self._tails.streams()
             number += 1
             copied = self._copied_beat if self._some_behind.is_set() else self._beats
-            wanted = await self._redis.beat(number, copied, followed, list(asked))
+            beaten = await self._redis.beat(number, copied, followed, list(asked))
+            if not beaten.had_lease and self._up_since is not None:
+                log.info("redis has lost this relay's lease, and perhaps more: what is missing is copied again")
+                self._has_lost()
             self._beats = number
             self._goes_well("beat")
             now = self._clock()
-            for stream in wanted:
+            for stream in beaten.wanted:
                 self.left(asked[stream])
             for stream, about in zip(followed, await self._redis.about(followed) if followed else (), strict=True):
                 if about is not None and self._is_orphan(about):
@@ -287,7 +297,7 @@ class RedisStore(MemoryStore):
             if now - copied_at > self.logs.bounds.keep_seconds / COPIES_PER_TIME:
                 copied_at = now
                 self._copies.again()
-                self._some_behind.set()
+                self._store_names()
             for stream_log in self._copies.logs():
                 if self.logs.get(stream_log.id, stream_log.caller) is not stream_log:
                     self._copies.forget(stream_log)  # it was kept for as long as it is to be

@@ -14,8 +14,8 @@ The scripts append.lua and break.lua are the only writers of the first two. Ever
 
 from __future__ import annotations
 
-import math
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -35,14 +35,18 @@ __all__ = [
     "LEASE_SECONDS",
     "READ_ENTRIES",
     "About",
+    "Beaten",
     "CopiedSince",
     "Entry",
+    "Heard",
     "RedisLog",
 ]
 
 # A relay says this often that it lives, and counts as gone when it has not for the lease: ten missed beats.
 BEAT_SECONDS: Final = 1.0
 LEASE_SECONDS: Final = 10.0
+# A relay whose lease was missing at the first look has so long to say that it lives: Redis may have lost the lease.
+UNKNOWN_SECONDS: Final = 5.0
 # The longest that the reader blocks; it reads again then.
 BLOCK_SECONDS: Final = 5.0
 # Streams that one call of append.lua is for: Redis does nothing else meanwhile.
@@ -61,8 +65,9 @@ class About(NamedTuple):
     """What is known about a stream.
 
     over           "" while it runs, `ok`, `failed`, or `broken`: its relay is gone
-    owner_silent   seconds since its relay has said that it lives; infinite where it has not for a whole lease
-    beat, copied   its relay's last beat, and the last one after whose end it has copied all that it had (`beat` below)
+    owner_silent   seconds since its relay has said that it lives, as far as this relay can tell (Heard)
+    beat, copied   its relay's last beat, and the last one after whose end it has copied all that it had (`beat` below); 0 where
+                   it has no lease
     """
 
     owner: str
@@ -86,10 +91,48 @@ class CopiedSince:
     def all(self, about: About) -> bool:
         """What the looks before this one have told: each reads the events first, and the beats after them."""
         before = self._all
-        if self._seen is None and about.owner_silent < LEASE_SECONDS:
+        if self._seen is None and about.beat:
             self._seen = about.beat
         self._all = self._seen is not None and about.copied > self._seen
         return before
+
+
+class Heard:
+    """When each relay has last said that it lives, by the clock of who looks. Sans-IO.
+
+    A lease that is missing is no proof of a death: Redis drops leases where it is full or flushed, and a relay that lives has
+    one again within a beat. So silence counts from the last beat that was seen; where none was seen lately, the relay counts as
+    gone when it has had no lease for UNKNOWN_SECONDS of looks.
+    """
+
+    def __init__(self) -> None:
+        # By relay its last beat, and the last look; the longest not looked at first.
+        self._relays: dict[str, tuple[float, float]] = {}
+
+    def silent(self, relay: str, left: float | None, now: float) -> float:
+        """Seconds since its last beat, where a look has found `left` seconds of its lease, or none (None)."""
+        before = self._relays.pop(relay, None)
+        if left is not None:
+            beat = now - max(LEASE_SECONDS - left, 0.0)
+        elif before is not None and now - before[1] < UNKNOWN_SECONDS:
+            beat = before[0]
+        else:
+            beat = now - (LEASE_SECONDS - UNKNOWN_SECONDS)
+        self._relays[relay] = beat, now
+        while self._relays[oldest := next(iter(self._relays))][1] < now - UNKNOWN_SECONDS:
+            del self._relays[oldest]
+        return now - beat
+
+
+class Beaten(NamedTuple):
+    """What a relay learns as it says that it lives.
+
+    wanted      those of the streams it has asked for that others follow
+    had_lease   whether Redis still had its lease; where it had not, it may have lost anything
+    """
+
+    wanted: set[str]
+    had_lease: bool
 
 
 class Entry(NamedTuple):
@@ -106,7 +149,11 @@ class RedisLog:
     keep_seconds   how long events are kept after the last change
     """
 
-    def __init__(self, options: SharedThrough, keep_seconds: float) -> None:
+    def __init__(
+        self, options: SharedThrough, keep_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._heard = Heard()
         self._prefix = f"{options.prefix}resume:"
         self._token = secrets.token_hex(8)
         self._keep_ms = round(keep_seconds * 1000)
@@ -199,8 +246,8 @@ class RedisLog:
         stream, _, difference = value.decode().partition(" ")
         return Named(stream, int(difference))
 
-    async def beat(self, number: int, copied: int, followed: Sequence[str], asked: Sequence[str]) -> set[str]:
-        """Say that this relay lives and that clients follow streams here. Returns those of `asked` that others follow.
+    async def beat(self, number: int, copied: int, followed: Sequence[str], asked: Sequence[str]) -> Beaten:
+        """Say that this relay lives and that clients follow streams here; `asked` are streams that others may follow.
 
         Beats are numbered, and `copied` is the last one after whose end the relay has copied all that it had. So whoever sees a
         beat, and later that the one after it is copied, knows that all there was when he looked first is in Redis, whatever the
@@ -208,13 +255,14 @@ class RedisLog:
         """
         lease_ms = round(LEASE_SECONDS * 1000)
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.set(self._relay_of(self._token), f"{number} {copied}", px=lease_ms)
+        pipeline.set(self._relay_of(self._token), f"{number} {copied}", px=lease_ms, get=True)
         for stream in followed:
             pipeline.set(f"{self._prefix}wanted:{stream}", "1", px=lease_ms)
         for stream in asked:
             pipeline.exists(f"{self._prefix}wanted:{stream}")
-        answers = (await pipeline.execute())[1 + len(followed) :]
-        return {stream for stream, exists in zip(asked, answers, strict=True) if exists}
+        lease, *answers = await pipeline.execute()
+        wanted = {stream for stream, exists in zip(asked, answers[len(followed) :], strict=True) if exists}
+        return Beaten(wanted, had_lease=lease is not None)
 
     async def wake(self) -> None:
         """Make the blocking reader return."""
@@ -241,7 +289,7 @@ class RedisLog:
         return found
 
     async def _silent(self, owners: set[str]) -> dict[str, tuple[float, int, int]]:
-        """The last three of About, for each relay: by the time that has passed of its lease, and what it said."""
+        """The last three of About, for each relay."""
         if not owners:
             return {}
         names = list(owners)
@@ -250,13 +298,12 @@ class RedisLog:
             pipeline.pttl(self._relay_of(name))
             pipeline.get(self._relay_of(name))
         answers = await pipeline.execute()
+        now = self._clock()
         found = {}
         for name, left, said in zip(names, answers[::2], answers[1::2], strict=True):
-            if left < 0 or said is None:
-                found[name] = (math.inf, 0, 0)
-            else:
-                number, _, copied = said.decode().partition(" ")
-                found[name] = (max(LEASE_SECONDS - left / 1000, 0.0), int(number), int(copied))
+            there = left >= 0 and said is not None
+            number, copied = map(int, said.split()) if there else (0, 0)
+            found[name] = (self._heard.silent(name, left / 1000 if there else None, now), number, copied)
         return found
 
     async def _pipelined(self, commands: Sequence[Sequence[EncodableT]]) -> list[Any]:

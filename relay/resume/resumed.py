@@ -151,8 +151,12 @@ class ResumedLife(OutgoingLife):
     def offer(self, event: bytes, number: int) -> None:
         if self._reply is None or self._ending is not None:
             return  # the response has not begun, and will read the log; or it is over
+        if number <= self._number:
+            return  # it was written behind the rest of a large one
         if number == self._number + 1 and self._has_room():
             self._write(event)
+            if self._rest:
+                self._flow()  # a connection that has room for the rest calls nobody for it
         else:
             self._is_behind(len(event))
 

@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from relay.admission.keys import hash_of
-from tests.resuming import ASKING, CHAT, RESPONSES, STREAM, Resumer, part, whole
+from tests.resuming import ASKING, CHAT, LARGE, LARGE_EVENTS, RESPONSES, STREAM, Resumer, part, whole
 from tests.scripted import DONE, END, HEAD, chunk, serving
 
 Served = Any
@@ -82,6 +82,18 @@ def test_two_clients_follow_one_stream_while_it_grows(keeping: Served) -> None:
     assert [event.id for event in one.events] == [f"{client.stream}:{n}" for n in range(1, len(one.events) + 1)]
     assert one.events[-1].data == "[DONE]"
     assert other.events == one.events[3:]
+
+
+def test_a_large_event_comes_whole_before_there_is_another_one(impatient: Served) -> None:
+    """It is written in pieces, and a connection that has room for all of them asks for none."""
+    client = Resumer(CHAT, LARGE)
+    with part(impatient.url, "POST", CHAT, client._body()) as (begun, response):
+        stream = begun.headers["x-relay-stream"]
+        with part(impatient.url, "GET", f"/v1/streams/{stream}?starting_after=0") as (got, rest):
+            response.read1(1)
+            while len(got.events) < LARGE_EVENTS:  # the upstream is silent then, and no end comes
+                got.raw += rest.read1(65536)
+    assert [event.id for event in got.events] == [f"{stream}:{n}" for n in range(1, LARGE_EVENTS + 1)]
 
 
 def test_a_client_that_has_everything_is_told_to_stop(keeping: Served) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from diagnostics.proof.subjects.processes import free_port
 from relay.admission.keys import hash_of
-from tests.resuming import ASKING, CHAT, RESPONSES, Resumer, part, whole
+from relay.resume.redis_log import LEASE_SECONDS
+from tests.resuming import ASKING, CHAT, LARGE, LARGE_EVENTS, RESPONSES, Resumer, part, whole
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("redis-server", "redis-server")]
 
@@ -121,6 +122,16 @@ def until(holds: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
+def until_some(found: Callable[[], list[str]]) -> list[str]:
+    until(found)
+    return found()
+
+
+def expires_at(redis: Redis, key: str) -> int:
+    """In milliseconds of the epoch; negative where there is no such key."""
+    return int(redis.command("PEXPIRETIME", key)[1:])
+
+
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     server = Redis(tmp_path_factory.mktemp("redis"))
@@ -181,6 +192,23 @@ def test_a_client_that_follows_elsewhere_keeps_its_stream_going(shared: Shared) 
     client = Resumer(CHAT, script(10))  # for six seconds, twice the grace time
     client.read(other.url, 1000)
     assert client.read(shared.two.url, None)
+    assert_whole(client)
+
+
+def test_large_events_come_whole_to_a_client_elsewhere(shared: Shared) -> None:
+    """More than may wait for it there, each of them."""
+    client = Resumer(CHAT, LARGE)
+    with part(shared.one.url, "POST", CHAT, client._body()) as (begun, response):
+        stream = begun.headers["x-relay-stream"]
+        with part(shared.two.url, "GET", f"/v1/streams/{stream}") as (got, rest):
+            response.read1(1)
+            while len(got.events) < LARGE_EVENTS:
+                got.raw += rest.read1(65536)
+    assert [event.id for event in got.events] == [f"{stream}:{n}" for n in range(1, LARGE_EVENTS + 1)]
+    # A response ends with its whole text, again and again.
+    client = Resumer(RESPONSES, script(2000, 2000))
+    client.read(shared.one.url, 2000)
+    assert client.read(shared.two.url, None, by="response")
     assert_whole(client)
 
 
@@ -349,6 +377,54 @@ def test_what_redis_has_evicted_is_copied_again(shared: Shared, evicted: str) ->
         assert one.read(first, None)
         assert_whole(one)
         until(lambda one=one: whole(second, f"/v1/streams/{one.stream}").events == one.events)
+
+
+def test_a_redis_that_loses_all_keys_again_and_again_ends_no_stream(shared: Shared) -> None:
+    """Also the leases go, by which relays tell that the others live."""
+    first, second = shared.urls
+    client, follower = Resumer(RESPONSES, script(50, 1000)), Resumer(CHAT, script(50, 1000))
+    for one in (client, follower):
+        one.read(first, 2000)
+    reading = threading.Thread(target=follower.read, args=(second, None))
+    reading.start()
+    # Longer than a relay has to be up before it says of another one that it is gone.
+    ends, waited = time.monotonic() + LEASE_SECONDS + 2, threading.Event()
+    while time.monotonic() < ends:
+        assert shared.redis.command("FLUSHALL") == b"+OK\r\n"
+        waited.wait(0.3)
+        # Its stream is copied again before the lease of its relay is there again, or after.
+        client.read(second, 400, by="number")
+    until(lambda: client.read(second, None, by="response") and client.statuses[-1] == 200)
+    reading.join()
+    assert_whole(follower)
+    assert_whole(client)
+
+
+def found(url: str, client: Resumer) -> int:
+    """The status of an answer to one that asks for the response by the upstream's name of it."""
+    name = json.loads(client.events[0].data)["response"]["id"]
+    with part(url, "GET", f"/v1/responses/{name}?stream=true") as (got, _):
+        return got.status
+
+
+def test_a_response_is_found_by_its_name_after_redis_has_lost_all_keys(shared: Shared) -> None:
+    client = Resumer(RESPONSES, script(100, 200))
+    client.read(shared.one.url, 2000)
+    until(lambda: found(shared.two.url, client) == 200)
+    shared.redis.command("FLUSHALL")
+    until(lambda: found(shared.two.url, client) == 200)
+
+
+def test_a_response_is_found_by_its_name_for_as_long_as_it_runs(start: Start, redis: Redis) -> None:
+    """Longer than an ended one is remembered."""
+    short = Shared(start, redis, RELAY_REDIS_PREFIX="short:", RELAY_RESUME_SECONDS="1")
+    client = Resumer(RESPONSES, script(20, 3000))
+    client.read(short.one.url, 2000)
+    (key,) = until_some(lambda: redis.keys("short:resume:response:*"))
+    # The time at which it expires moves on.
+    before = expires_at(redis, key)
+    until(lambda: expires_at(redis, key) > before)
+    assert found(short.two.url, client) == 200
 
 
 def test_a_redis_that_takes_no_copies_is_away_until_it_does(start: Start, redis: Redis) -> None:
