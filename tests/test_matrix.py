@@ -18,12 +18,13 @@ OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 @pytest.fixture
 def matrix(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The matrix's own modules, which are a program and no package."""
-    names = ("interpreters", "roots", "table")
+    names = ("environments", "interpreters", "roots", "run", "table")
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "matrix"))
     import interpreters
+    import run
     import table
 
-    yield {"interpreters": interpreters, "table": table}
+    yield {"interpreters": interpreters, "run": run, "table": table}
     for name in names:
         sys.modules.pop(name, None)
 
@@ -77,6 +78,50 @@ def test_words_choose_versions(matrix: Any) -> None:
     assert "3.11" not in chosen
     with pytest.raises(SystemExit, match=r"no such version: '2\.7'"):
         of_words(["2.7"], "3.11")
+
+
+SOME_TESTS = """
+import pathlib
+import pytest
+
+def test_right(): pass
+def test_wrong(): raise AssertionError
+@pytest.mark.skip
+def test_skipped(): pass
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_unsteady(name):
+    seen = pathlib.Path(__file__).with_name(name)
+    if not seen.exists():
+        seen.touch()
+        raise AssertionError
+"""
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_passes_at_the_second_time_is_no_failure_and_is_named(
+    matrix: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, again: bool
+) -> None:
+    monkeypatch.setattr(matrix["run"], "ENVIRONMENTS", tmp_path)
+    (tmp_path / "test_some.py").write_text(SOME_TESTS, encoding="utf-8")
+    here = matrix["interpreters"].Interpreter(OWN, "3", sys.executable)
+    asked = matrix["run"].Asked([str(tmp_path / "test_some.py")], False, False, 2, True, again)
+    row = matrix["run"]._pytest(here, Path(sys.executable), asked)
+    counts = (row.passed, row.skipped, row.failed)
+    assert counts == ((3, 1, 1) if again else (1, 1, 3))
+    named = [name.rpartition(".")[2] for name in row.unsteady]
+    assert named == (["test_unsteady[a]", "test_unsteady[b]"] if again else [])
+    assert ("test_unsteady[a]" in row.summary) is again
+
+
+def test_tests_that_cannot_even_begin_are_a_failure(
+    matrix: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(matrix["run"], "ENVIRONMENTS", tmp_path)
+    here = matrix["interpreters"].Interpreter(OWN, "3", sys.executable)
+    asked = matrix["run"].Asked([str(tmp_path / "none.py")], False, False, 2, True, True)
+    row = matrix["run"]._pytest(here, Path(sys.executable), asked)
+    assert (row.passed, row.failed) == (0, 1)
+    assert "pytest ended with" in row.why
 
 
 def test_the_last_run_of_each_version_is_kept(matrix: Any, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 __all__ = ["BEGIN", "END", "Row", "keep", "kept", "rendered", "write"]
@@ -18,6 +18,7 @@ class Row:
     """What one version did.
 
     why   why it could not be had, or why its tests ended early
+    unsteady   tests that failed, and passed when they were run once more, alone; they count as passed
     day   on which it ran
     code  what `git describe` says of the code that ran
     """
@@ -31,6 +32,7 @@ class Row:
     demo: str = "not run"
     seconds: float = 0.0
     why: str = ""
+    unsteady: list[str] = field(default_factory=list)
     day: str = ""
     code: str = ""
 
@@ -47,13 +49,19 @@ class Row:
         if not self.ran:
             return f"CPython {self.release}: not run: {self.why}"
         counts = f"{self.passed} passed, {self.skipped} skipped, {self.failed} failed"
+        counts += f", of the passed {len(self.unsteady)} at the second time: {', '.join(self.unsteady)}," * bool(
+            self.unsteady
+        )
         return f"CPython {self.version}: {counts} in {self.seconds:.0f} s" + (f" ({self.why})" if self.why else "")
 
     @property
     def cells(self) -> tuple[str, ...]:
         if not self.ran:
             return (self.release, f"not run: {self.why}", *["-"] * (len(_HEAD) - 2))
-        counts = (str(self.passed), str(self.skipped), str(self.failed))
+        passed = (
+            f"{self.passed}, {len(self.unsteady)} of them at the second time" if self.unsteady else str(self.passed)
+        )
+        counts = (passed, str(self.skipped), str(self.failed))
         return (self.version, self.where, *counts, self.demo, f"{self.seconds:.0f}", self.day, self.code)
 
 

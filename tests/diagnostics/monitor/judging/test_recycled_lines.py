@@ -118,7 +118,7 @@ def test_the_line_that_leaks_is_named_over_the_lives_of_a_recycled_worker(recycl
         named.append(worker)
         return True
 
-    recycled.serve("/leak", 12, look)
+    recycled.serve("/leak", 40, look)
     assert named, f"not named in {len(recycled.pids)} lives"
     verdict = named[0]["verdict"]
     line = verdict["line"]
