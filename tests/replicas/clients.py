@@ -24,6 +24,9 @@ ROUTES = (CHAT, COMPLETIONS, RESPONSES, STREAM)
 # How a client says where it is: Last-Event-ID to its route, GET /v1/streams/{id}, or OpenAI's GET /v1/responses/{id}.
 WAYS = ("header", "number", "response")
 PATIENCE_SECONDS = 240.0
+# Of the streams, those with large events, and the most text that one has: a response repeats it four times at its end.
+LARGE_SHARE = 0.15
+LARGE_BYTES = 150_000
 # What may be answered for a while, and is asked again: nobody there (nginx), a Redis that is away, a relay that drains.
 AGAIN = (502, 503, 504)
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by RST
@@ -57,13 +60,17 @@ class Wanted:
     def of(chance: random.Random) -> Wanted:
         route = chance.choice(ROUTES)
         way = chance.choice(WAYS if route == RESPONSES else WAYS[:2])
-        events, size = chance.randrange(40, 120), chance.randrange(8, 60)
+        events, size, pace = chance.randrange(40, 120), chance.randrange(8, 60), chance.randrange(12, 25)
+        if chance.random() < LARGE_SHARE:
+            # As whole files in one event: more than a write takes, more than may wait for a client at another relay.
+            events = chance.randrange(3, 30)
+            size, pace = chance.randrange(LARGE_BYTES // 10, LARGE_BYTES) // events, max(events // 5, 1)
         part = events * (size + 250) // 3
         return Wanted(
             route=route,
             way=way,
             events=events,
-            pace=chance.randrange(12, 25),
+            pace=pace,
             size=size,
             seed=chance.randrange(1000),
             begins=chance.uniform(0, 3),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ import pytest
 from .clients import Client, Wanted
 from .cluster import Cluster, Redis
 from .failover import FailOver
-from .run import closed, table
-from .seeds import plan_of, run_seed
+from .record import Record, table
+from .run import closed
+from .seeds import Outcome, plan_of, run_seed
 
 pytestmark = [
     pytest.mark.e2e,
@@ -45,9 +47,20 @@ def test_a_seed_of_make_replicas(shared: Shared) -> None:
     assert outcome.wrong == []
     assert outcome.counts["whole"] + outcome.counts["stream_broken"] + outcome.counts["stream_not_found"] == 12
     assert plan_of(3, 12) == plan_of(3, 12) != plan_of(4, 12)
-    written = table([vars(outcome)])
-    assert "1 seeds with 12 streams" in written
-    assert f"once, in order, and the upstream's text | {outcome.counts['whole']} |" in written
+
+
+def test_what_was_run_is_kept_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    for seed, wrong in ((7, []), (3, ["this", "and that"])):
+        counts = Counter(whole=9, stream_broken=1) if not wrong else Counter(whole=8, WRONG=2)
+        Record(file).add(Outcome(seed, 10, counts, connections=40, paid=11, wrong=wrong))
+    record = Record(file)
+    assert record.done() == {3, 7}
+    written = table([*record.entries, {**record.entries[0], "plans": 0}])
+    assert written.startswith("2 seeds of the 1,000 aimed at, with 20 streams over 80 connections, from 20")
+    assert "asked for 22 answers. Seeds after which anything was not as it should be: 1." in written
+    assert "once, in order, and the upstream's text | 17 |" in written
+    assert "anything else | 2 |" in written
 
 
 def stream(cluster: Cluster, streams: int, work: Callable[[], Any]) -> list[Client]:

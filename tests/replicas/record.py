@@ -1,0 +1,88 @@
+"""What was run so far of all seeds: record.json, committed, an entry for each day and each state of the code; and its table."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.fuzz.tally import code, today
+
+from .seeds import Outcome
+
+__all__ = ["FILE", "MARKS", "PLANS", "Record", "table"]
+
+FILE = Path(__file__).parent / "record.json"
+MARKS = ("<!-- replicas: written by make replicas -->", "<!-- end of replicas -->")
+# Counts up where a seed decides something else than before: what was run until then counts no more.
+PLANS = 2
+AIM = 1000
+WRONG_KEPT = 300
+
+
+class Record:
+    """The entries of a file, kept after each seed."""
+
+    def __init__(self, file: Path = FILE) -> None:
+        self._file = file
+        self.entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+    def done(self) -> set[int]:
+        """The seeds that were run."""
+        return {seed for entry in _present(self.entries) for seed in entry["seeds"]}
+
+    def add(self, outcome: Outcome) -> None:
+        """One seed, which is written at once: whole or not at all."""
+        entry = self._entry()
+        entry["seeds"] = sorted([*entry["seeds"], outcome.seed])
+        for name in ("streams", "connections", "paid"):
+            entry[name] += getattr(outcome, name)
+        entry["counts"] = dict(sorted((Counter(entry["counts"]) + outcome.counts).items()))
+        entry["wrong"] += [[outcome.seed, wrong[:WRONG_KEPT]] for wrong in outcome.wrong[:1]]
+        new = self._file.with_suffix(".new")
+        new.write_text("[\n" + ",\n".join(map(json.dumps, self.entries)) + "\n]\n", encoding="utf-8")
+        new.replace(self._file)
+
+    def _entry(self) -> dict[str, Any]:
+        same = {"date": today(), "code": code(), "plans": PLANS}
+        for entry in self.entries:
+            if {name: entry[name] for name in same} == same:
+                return entry
+        entry = {**same, "seeds": [], "streams": 0, "connections": 0, "paid": 0, "counts": {}, "wrong": []}
+        self.entries.append(entry)
+        return entry
+
+
+def table(entries: Iterable[dict[str, Any]]) -> str:
+    """All entries together, in Markdown: a row for each way in which streams ended."""
+    counts: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
+    dates, wrong = set(), 0
+    for entry in _present(entries):
+        counts.update(entry["counts"])
+        sums.update({name: entry[name] for name in ("streams", "connections", "paid")}, seeds=len(entry["seeds"]))
+        dates.add(entry["date"])
+        wrong += len(entry["wrong"])
+    words = {
+        "whole": "every event once, in order, and the upstream's text",
+        "stream_broken": "its relay was killed: every event up to one, once and in order, and `stream_broken`",
+        "stream_not_found": "its relay was killed before it had copied anything, and `stream_not_found`",
+        "WRONG": "anything else",
+    }
+    ran = f"{sums['seeds']} seeds of the {AIM:,} aimed at, with {sums['streams']:,} streams over {sums['connections']:,} connections"
+    return "\n".join(
+        (
+            f"{ran}, from {min(dates, default='')} to {max(dates, default='')}.",
+            f"The upstream was asked for {sums['paid']:,} answers. Seeds after which anything was not as it should be: {wrong}.",
+            "",
+            "| the client got | streams |",
+            "|---|---|",
+            *(f"| {text} | {counts[name]:,} |" for name, text in words.items()),
+        )
+    )
+
+
+def _present(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entry for entry in entries if entry["plans"] == PLANS]
