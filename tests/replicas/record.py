@@ -71,11 +71,11 @@ def table(entries: Iterable[dict[str, Any]]) -> str:
         "stream_not_found": "its relay was killed before it had copied anything, and `stream_not_found`",
         "WRONG": "anything else",
     }
-    ran = f"{sums['seeds']} seeds of the {AIM:,} aimed at, with {sums['streams']:,} streams over {sums['connections']:,} connections"
+    ran = f"{sums['seeds']} seeds of the {AIM:,} aimed at, with {sums['streams']:,} streams"
     return "\n".join(
         (
-            f"{ran}, from {min(dates, default='')} to {max(dates, default='')}.",
-            f"The upstream was asked for {sums['paid']:,} answers. Seeds after which anything was not as it should be: {wrong}.",
+            f"{ran} over {sums['connections']:,} connections, from {min(dates, default='')} to {max(dates, default='')}.",
+            f"The upstream was asked for {sums['paid']:,} answers. Seeds after which not all was as it should be: {wrong}.",
             "",
             "| the client got | streams |",
             "|---|---|",

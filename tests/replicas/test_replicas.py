@@ -58,7 +58,7 @@ def test_what_was_run_is_kept_and_goes_on_where_it_was(tmp_path: Path) -> None:
     assert record.done() == {3, 7}
     written = table([*record.entries, {**record.entries[0], "plans": 0}])
     assert written.startswith("2 seeds of the 1,000 aimed at, with 20 streams over 80 connections, from 20")
-    assert "asked for 22 answers. Seeds after which anything was not as it should be: 1." in written
+    assert "asked for 22 answers. Seeds after which not all was as it should be: 1." in written
     assert "once, in order, and the upstream's text | 17 |" in written
     assert "anything else | 2 |" in written
 
