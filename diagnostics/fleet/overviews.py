@@ -41,6 +41,8 @@ async def overviews(
 
     each_seconds   for the whole answer of one monitor; all_seconds: for all of them together
     """
+    if not targets:
+        return []  # as where no name can be resolved
     turns = asyncio.Semaphore(_AT_ONCE)
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     if token:

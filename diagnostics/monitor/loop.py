@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Coroutine
@@ -41,7 +42,7 @@ class MonitorLoop(asyncio.SelectorEventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> Addresses:
-        """As socket.getaddrinfo. Raises socket.gaierror."""
+        """As socket.getaddrinfo. Raises OSError, mostly socket.gaierror."""
         asked = (host, port, family, type, proto, flags)
         found = self._lookups.get(asked)
         if found is None:
@@ -49,7 +50,11 @@ class MonitorLoop(asyncio.SelectorEventLoop):
                 raise socket.gaierror(socket.EAI_AGAIN, f"{MOST_LOOKUPS} names are being looked up already")
             found = self._lookups[asked] = self.create_future()
             # A daemon: the monitor may end while the resolver is waited for.
-            threading.Thread(target=self._look_up, args=(asked, found), name="monitor-lookup", daemon=True).start()
+            thread = threading.Thread(target=self._look_up, args=(asked, found), name="monitor-lookup", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the process may have no more threads
+                self._looked_up(asked, found, OSError(errno.EAGAIN, str(error)))
         result = await asyncio.shield(found)
         if isinstance(result, Exception):
             # One of its own for each who waits: an error collects the frames of all that raise it.

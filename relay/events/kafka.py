@@ -187,7 +187,11 @@ class KafkaOut:
             with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waited for so long
                 loop.call_soon_threadsafe(closed.set)
 
-        threading.Thread(target=close, name="relay.events.kafka.close", daemon=True).start()
+        try:
+            threading.Thread(target=close, name="relay.events.kafka.close", daemon=True).start()
+        except RuntimeError as error:
+            log.warning("kafka: its threads were left to the end of the process: %s", error)
+            return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(closed.wait(), CLOSE_SECONDS)
 

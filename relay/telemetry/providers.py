@@ -77,7 +77,11 @@ class Providers:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(done.set)
 
-        threading.Thread(target=flush, name="relay-flush-telemetry", daemon=True).start()
+        try:
+            threading.Thread(target=flush, name="relay-flush-telemetry", daemon=True).start()
+        except RuntimeError as error:
+            log.warning("the last telemetry was not sent: %s", error)
+            return
         try:
             await asyncio.wait_for(done.wait(), FLUSH_SECONDS)
         except TimeoutError:

@@ -48,7 +48,7 @@ class FleetLook:
     """`words` name the targets; `tokens`: of this monitor, the one that is shown to the targets first."""
 
     def __init__(self, words: Sequence[str], tokens: Iterable[str], shared_seconds: float = SHARED_SECONDS) -> None:
-        self.words = tuple(words)
+        self.words = tuple(dict.fromkeys(words))
         self._tokens = [token for token in tokens if token]
         self._shared_seconds = shared_seconds
         self._lock = asyncio.Lock()
@@ -142,7 +142,10 @@ def _resolved_beside(word: str) -> asyncio.Future[list[Target]]:
             except RuntimeError:  # the monitor has ended meanwhile
                 return
 
-    threading.Thread(target=work, name="fleet targets", daemon=True).start()
+    try:
+        threading.Thread(target=work, name="fleet targets", daemon=True).start()
+    except RuntimeError as error:
+        future.set_exception(DiagnosticsError(f"this monitor could start no thread to look for it: {error}"))
     return future
 
 

@@ -88,3 +88,19 @@ def test_lookups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     *known, refused = run_monitor(looked_up(resolver, "one", "other", "one", "third"))
     assert known == [["an address"]] * 3
     assert refused.errno == socket.EAI_AGAIN
+
+
+def test_a_process_that_had_no_thread_for_a_lookup_looks_the_name_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = Resolver(monkeypatch, ["an address"])
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> list[Any]:
+        with monkeypatch.context() as without:
+            without.setattr(threading.Thread, "start", start)
+            with pytest.raises(OSError, match="can't start new thread"):
+                await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo("one", 80), 60)
+        return await looked_up(resolver, "one")
+
+    assert run_monitor(main()) == [["an address"]]

@@ -251,6 +251,15 @@ def test_a_word_that_leads_nowhere_is_told_beside_the_others(target: Peer, free_
     assert "secret" not in json.dumps(rows.to_json()) + rendered(rows)
 
 
+def test_where_no_word_leads_anywhere_each_is_told(free_port: Any) -> None:
+    """As in an outage of the resolver."""
+    word = f"prometheus:http://127.0.0.1:{free_port()}?up"
+    rows = asyncio.run(FleetLook([word], []).read())
+    assert (list(rows.replicas), list(rows.unresolved)) == ([], [word])
+    assert rows.to_json()["replicas"] == []
+    assert "nothing answers at" in rendered(rows)
+
+
 def test_a_monitor_without_words_has_no_fleet() -> None:
     with pytest.raises(NotFoundError, match="knows no fleet"):
         asyncio.run(FleetLook([], []).read())
@@ -323,3 +332,29 @@ def test_the_page_has_each_column_the_odd_one_and_no_markup_of_others() -> None:
     assert '<a href="http://10.0.0.1:6060/debug/memory">a&lt;b&gt;</a>' in page
     assert "pod-5 is not as the others: it alone has an alarm, RSS is 9.0 times the median of the others" in page
     assert "next: diagnostics status http://10.0.0.1:6060" in page
+
+
+def test_a_target_that_is_named_twice_is_asked_once(free_port: Any) -> None:
+    word = f"http://127.0.0.1:{free_port()}"
+    rows = asyncio.run(FleetLook([word, word], []).read())
+    assert [replica.url for replica in rows.replicas] == [word]
+
+
+def test_a_monitor_without_a_thread_for_it_says_so_and_looks_again(
+    free_port: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word = f"http://127.0.0.1:{free_port()}"
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def looks() -> list[FleetRows]:
+        look = FleetLook([word], [], shared_seconds=0.0)
+        with monkeypatch.context() as without:
+            without.setattr(threading.Thread, "start", start)
+            first = await look.read()
+        return [first, await look.read()]
+
+    first, second = asyncio.run(looks())
+    assert "can't start new thread" in first.unresolved[word]
+    assert (second.unresolved, len(second.replicas)) == ({}, 1)
