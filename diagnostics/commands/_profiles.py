@@ -1,6 +1,6 @@
 """The shared parts of top, list, diff, flamegraph and convert: their options, and reading FILE as a Profile.
 
-FILE may be the address of an artifact in an object store, too (`_stored.py`).
+FILE may be the folder of a capture, or the address of an artifact in an object store, too (`_stored.py`).
 
 A memray capture is read by another process (`monitor.captures.memray_file`), so these commands need nothing but the standard
 library for all other formats.
@@ -36,6 +36,8 @@ __all__ = [
 _MEMRAY_SECONDS = 600
 # The largest artifact that is read into memory; a capture of a busy service in memray's full format is about 40 MB.
 MAX_FILE_BYTES = 1024 * 1024 * 1024
+# What is read of a capture's folder, by the view of it: the second has what the profile leaves out, and only memray writes it.
+_OF_A_FOLDER = {"leaked": "profile.json", "high-water": "capture.bin"}
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +72,13 @@ def load(source: Source, of: str) -> Profile:
 
 def _loaded(path: Path, of: str) -> Profile:
     try:
+        if path.is_dir():
+            folder, path = path, path / _OF_A_FOLDER[of]
+            if not path.is_file():
+                kind = "a capture" if of == "leaked" else "a memray capture"
+                raise UsageError(
+                    f"{folder} is not the folder of {kind}: it has no {path.name}", remedy="name a file in it"
+                )
         # No pipe or device: their size cannot be checked before reading.
         if not path.is_file():
             raise UsageError(f"no such file: {path}" if not path.exists() else f"not a file: {path}")

@@ -25,7 +25,9 @@ WRITERS: dict[str, Callable[[Profile], bytes]] = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN", type=source, help="Profile JSON, pprof, folded or memray")
+    parser.add_argument(
+        "input", metavar="IN", type=source, help="Profile JSON, pprof, folded, memray, or a capture's folder"
+    )
     parser.add_argument("output", metavar="OUT", type=Path, help=f"ends in {', '.join(WRITERS)}")
     add_reading(parser)
     add_selection(parser)

@@ -14,7 +14,13 @@ __all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", type=source, help="Profile JSON, pprof, folded or memray")
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        type=source,
+        help="Profile JSON, pprof, folded, memray, or a capture's folder",
+    )
     parser.add_argument(
         "--before", metavar="FILE", type=source, help="an earlier capture: colours then show the change"
     )

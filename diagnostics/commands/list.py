@@ -23,7 +23,13 @@ MAX_SOURCE_BYTES = 8 * 1024 * 1024
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", metavar="REGEX", help="which functions, for example '^fill$'")
-    parser.add_argument("files", metavar="FILE", nargs="+", type=source, help="Profile JSON, pprof, folded or memray")
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        type=source,
+        help="Profile JSON, pprof, folded, memray, or a capture's folder",
+    )
     parser.add_argument("-n", metavar="N", type=int, default=10, help="how many functions; default: 10")
     parser.add_argument("--source", metavar="DIR", type=Path, help="a folder with the source, tried first")
     add_reading(parser)

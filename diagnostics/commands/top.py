@@ -13,7 +13,13 @@ __all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", type=source, help="Profile JSON, pprof, folded or memray")
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        type=source,
+        help="Profile JSON, pprof, folded, memray, or a capture's folder",
+    )
     parser.add_argument("-n", metavar="N", type=int, default=20, help="how many rows; default: 20")
     parser.add_argument("--lines", action="store_true", help="by line instead of by function")
     parser.add_argument("--cum", action="store_true", help="sorted by cumulative instead of flat")

@@ -57,6 +57,21 @@ def test_top_of_every_format(files: Path, capfdbinary: pytest.CaptureFixture[byt
     assert "not covered: what C code allocated" in out
 
 
+def test_the_folder_of_a_capture_is_as_good_as_the_profile_in_it(
+    files: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    folders = []
+    for name, one in (("before", BEFORE), ("after", AFTER)):
+        folders.append(files / f"20261130T113951-{name}")
+        folders[-1].mkdir()
+        (folders[-1] / "profile.json").write_bytes(native.encode(one))
+    _, out, _ = run(capfdbinary, "diff", *map(str, folders))
+    assert "+8.00 MiB  100.0%" in out
+    assert run(capfdbinary, "top", str(folders[0]))[1] == run(capfdbinary, "top", f"{folders[0]}/profile.json")[1]
+    _, out, err = run(capfdbinary, "flamegraph", str(folders[0]))
+    assert (files / f"{folders[0].name}.html").exists(), (out, err)
+
+
 def test_several_files_are_added_up_and_selected(files: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     _, out, _ = run(capfdbinary, "top", "before.json", "after.pb.gz", "--focus", "pump")
     assert "10.00 MiB  100.0%" in out
@@ -137,7 +152,9 @@ def test_convert_to_one_type_takes_the_one_asked_for(files: Path, capfdbinary: p
     ("argv", "reason"),
     [
         (["top", "missing.json"], "no such file: missing.json"),
-        (["top", "."], "not a file"),
+        (["top", "."], "is not the folder of a capture: it has no profile.json"),
+        (["top", ".", "--of", "high-water"], "is not the folder of a memray capture: it has no capture.bin"),
+        (["top", "/dev/null"], "not a file"),
         (["top", "empty"], "empty: no known format: it is empty"),
         (["top", "cut.pb.gz"], "cut.pb.gz: gzip data that is cut off"),
         (["top", "cut.bin"], "cut off"),
