@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import io
 import logging
+import os
 import sys
 from getpass import getpass
 from pathlib import Path
@@ -20,7 +21,7 @@ from . import simulator
 from .admission.keys import hash_of
 from .errors import RelayError, SettingsError
 from .serving.process import prepare
-from .settings import SECRETS, Settings, environment_name, load
+from .settings import SECRETS, Settings, environment_name, load, misspelled
 
 __all__ = ["main"]
 
@@ -109,7 +110,13 @@ def _check_config(arguments: argparse.Namespace) -> int:
         value = getattr(settings, name)
         text = "" if value is None else "(set)" if name in SECRETS else value
         print(f"{environment_name(name)}={text}")
+    for warning in _warnings():
+        print(f"relay: {warning}", file=sys.stderr)
     return 0
+
+
+def _warnings() -> list[str]:
+    return [f"{name} is no setting; did you mean {meant}?" for name, meant in misspelled(os.environ).items()]
 
 
 def _hash_key(_: argparse.Namespace) -> int:
@@ -130,6 +137,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     load_dotenv(Path(".env"))
     settings = _settings(arguments)
     prepare(settings)
+    for warning in _warnings():
+        log.warning("%s", warning)
     return _run(settings, diagnostics=not arguments.no_diagnostics)
 
 

@@ -25,7 +25,8 @@ from ..client.bounds import MAX_HEAD_BYTES, ClientTimeouts, ConnectionBounds
 
 __all__ = ["RelayServer"]
 
-# After the drain, until uvicorn cancels requests that are still running; there should be none.
+# After the drain, until uvicorn cancels requests that are still running; there should be none. After a second signal, until
+# all that the app has started has ended.
 LAST_RESORT_SECONDS = 5
 WATCH_TICKS = 10  # uvicorn ticks every 0.1 s
 FORCED_TICK_SECONDS = 0.02  # after a second signal, between two looks whether all connections are gone
@@ -114,7 +115,10 @@ class RelayServer(uvicorn.Server):
             end.cancel()
             await asyncio.wait([end])
         if self.force_exit:
-            await self._relay.telemetry.close()
+            # uvicorn leaves this out then: the last events of kept streams are copied, and the last telemetry is sent.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_RESORT_SECONDS):
+                    await self.lifespan.shutdown()
 
     async def _end_of_drain(self) -> None:
         """Drain, then reset the connections that are left."""

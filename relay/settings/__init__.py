@@ -5,7 +5,7 @@ docs/configuration.md; a test compares them.
 """
 
 from .fields import SECRETS
-from .loading import environment_name, load
+from .loading import environment_name, load, misspelled
 from .settings import Settings
 
-__all__ = ["SECRETS", "Settings", "environment_name", "load"]
+__all__ = ["SECRETS", "Settings", "environment_name", "load", "misspelled"]

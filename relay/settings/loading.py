@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import difflib
+from collections.abc import Iterable
+from typing import Any, Final
 
 from pydantic import AliasChoices, SecretStr, ValidationError
 
@@ -10,7 +12,12 @@ from ..errors import SettingsError
 from .fields import SECRETS
 from .settings import Settings
 
-__all__ = ["environment_name", "load"]
+__all__ = ["environment_name", "load", "misspelled"]
+
+PREFIX: Final = "RELAY_"
+# How alike two names are (difflib's ratio) of which one may be meant as the other: but for a letter, or a short word. What
+# Kubernetes sets for a Service named relay (RELAY_SERVICE_HOST, RELAY_PORT_80_TCP_ADDR) is less like any of ours.
+ALIKE: Final = 0.85
 
 
 def environment_name(field: str) -> str:
@@ -19,6 +26,20 @@ def environment_name(field: str) -> str:
     if isinstance(alias, AliasChoices):
         return str(alias.choices[0])
     return alias if isinstance(alias, str) else f"RELAY_{field.upper()}"
+
+
+def misspelled(environment: Iterable[str]) -> dict[str, str]:
+    """Of the names of variables, those that are no setting and may be meant as one, each with that."""
+    known = [environment_name(field) for field in Settings.model_fields]
+    found = {}
+    for name in sorted(environment):
+        if (
+            name.startswith(PREFIX)
+            and name not in known
+            and (meant := difflib.get_close_matches(name, known, 1, ALIKE))
+        ):
+            found[name] = meant[0]
+    return found
 
 
 def load(**flags: Any) -> Settings:
@@ -41,4 +62,9 @@ def _explain(problem: Any, flags: dict[str, Any]) -> str:
     reason = problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], SecretStr) or field in SECRETS:
         return f"{source}: {reason}"
+    if field == "port" and str(problem["input"]).startswith(("tcp://", "udp://")):
+        reason = (
+            "Kubernetes sets it so beside a Service named relay; set it in the pod's env, or enableServiceLinks: false"
+        )
+        return f"{source} is {problem['input']!r}: {reason}"
     return f"{source} is {problem['input']!r}: {reason[0].lower()}{reason[1:]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import SettingsError
-from relay.settings import Settings, environment_name, load
+from relay.settings import Settings, environment_name, load, misspelled
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -120,3 +120,31 @@ def test_what_is_kept_of_streams_fits_the_processes_and_the_budget() -> None:
     assert shared is not None
     assert shared.redis is not None
     assert "secret" not in repr(shared)
+
+
+def test_a_misspelled_setting_is_told_with_the_one_that_may_be_meant() -> None:
+    slips = {
+        "RELAY_RESUM": "RELAY_RESUME",
+        "RELAY_CLIENT_KEY": "RELAY_CLIENT_KEYS",
+        "RELAY_MAX_STREAM": "RELAY_MAX_STREAMS",
+        "RELAY_UPSTREAM_URL": "RELAY_UPSTREAM_BASE_URL",
+        "RELAY_REDIS_URI": "RELAY_REDIS_URL",
+    }
+    right = [environment_name(field) for field in Settings.model_fields]
+    assert misspelled([*slips, *right, "OTHER", "RELAYS", "RELAY_"]) == slips
+
+
+def test_what_kubernetes_sets_for_a_service_of_this_name_is_no_slip() -> None:
+    ports = [
+        f"RELAY_PORT_{number}_{kind}" for number in (80, 8080) for kind in ("TCP", "TCP_ADDR", "TCP_PORT", "TCP_PROTO")
+    ]
+    services = [f"RELAY_SERVICE_{what}" for what in ("HOST", "PORT", "PORT_HTTP", "PORT_METRICS")]
+    assert misspelled([*ports, *services, "RELAY_HEADLESS_SERVICE_HOST", "RELAY_HEADLESS_PORT"]) == {}
+
+
+def test_the_port_that_kubernetes_sets_for_a_service_of_this_name_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_PORT", "tcp://10.96.0.12:80")
+    with pytest.raises(
+        SettingsError, match=r"RELAY_PORT is 'tcp://10.96.0.12:80': Kubernetes .* enableServiceLinks: false"
+    ):
+        load()

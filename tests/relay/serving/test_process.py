@@ -60,6 +60,28 @@ def test_the_monitor_counts_the_relays_streams_and_ends_with_it(start: Start, ev
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once_and_logs_no_error(
+    start: Start, eventually: Eventually, number: signal.Signals
+) -> None:
+    relay = start("--no-diagnostics", "--drain-seconds", "600", announced=2)
+    with relay.open("sim:events=inf"):
+        relay.process.send_signal(number)
+        eventually(lambda: not listens(relay))
+        relay.process.send_signal(number)
+        assert relay.process.wait(60) in (0, 128 + number)
+    assert "ERROR" not in relay.log()
+    assert "Traceback" not in relay.log()
+
+
+def listens(relay: Served) -> bool:
+    try:
+        relay.get("/readyz")
+    except OSError:
+        return False
+    return True
+
+
 def test_a_monitor_that_dies_is_reported_once_and_the_relay_goes_on(start: Start, eventually: Eventually) -> None:
     relay = start("--diagnostics", "127.0.0.1:0")
     commands = {

@@ -122,6 +122,15 @@ def until(holds: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
+def refuses(url: str) -> bool:
+    """Whether nobody listens there any more."""
+    try:
+        whole(url, "/readyz")
+    except OSError:
+        return True
+    return False
+
+
 def until_some(found: Callable[[], list[str]]) -> list[str]:
     until(found)
     return found()
@@ -242,13 +251,17 @@ def test_a_stream_whose_relay_is_killed_ends_with_an_error_at_the_others(
     assert (beyond.status, beyond.error["code"]) == (502, "stream_broken")
 
 
-def test_a_relay_that_is_shut_down_ends_its_streams_with_an_error_that_all_get(shared: Shared) -> None:
-    leaving, second = shared.another(), shared.two.url
+@pytest.mark.parametrize("hurry", [False, True], ids=["by one signal", "by two"])
+def test_a_relay_that_is_shut_down_ends_its_streams_with_an_error_that_all_get(shared: Shared, hurry: bool) -> None:
+    leaving, second = shared.another(RELAY_DRAIN_SECONDS="600" if hurry else "0.5"), shared.two.url
     first = leaving.url
     client = Resumer(CHAT, script(20, 3000))
     client.read(first, 3000)
     with part(second, "GET", f"/v1/streams/{client.stream}") as (got, response):
         got.raw = response.read1()
+        if hurry:
+            leaving.process.send_signal(signal.SIGTERM)
+            until(lambda: refuses(first))
         leaving.terminate()
         got.raw += response.read()
     assert json.loads(got.events[-1].data)["error"]["code"] == "shutting_down"
