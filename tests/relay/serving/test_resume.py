@@ -84,12 +84,13 @@ def test_two_clients_follow_one_stream_while_it_grows(keeping: Served) -> None:
     assert other.events == one.events[3:]
 
 
-def test_a_large_event_comes_whole_before_there_is_another_one(impatient: Served) -> None:
+def test_a_large_event_comes_whole_before_there_is_another_one(start: Start) -> None:
     """It is written in pieces, and a connection that has room for all of them asks for none."""
+    relay = start("--no-diagnostics", *KEPT, announced=2)
     client = Resumer(CHAT, LARGE)
-    with part(impatient.url, "POST", CHAT, client._body()) as (begun, response):
+    with part(relay.url, "POST", CHAT, client._body()) as (begun, response):
         stream = begun.headers["x-relay-stream"]
-        with part(impatient.url, "GET", f"/v1/streams/{stream}?starting_after=0") as (got, rest):
+        with part(relay.url, "GET", f"/v1/streams/{stream}?starting_after=0") as (got, rest):
             response.read1(1)
             while len(got.events) < LARGE_EVENTS:  # the upstream is silent then, and no end comes
                 got.raw += rest.read1(65536)
