@@ -13,8 +13,8 @@ from tests.fuzz.tally import counted
 
 CORPUS = Path(__file__).parent / "corpus"
 GUIDED = "--guided"
-# An input is read in pieces of 1 to 16 bytes, three times over: one of kilobytes costs as much as twenty of these, and has nothing
-# that two of these have not. Rather many inputs than long ones.
+# An input is read in pieces of 1 to 16 bytes, three times over: one of kilobytes costs as much as twenty of these, and has
+# nothing that two of these have not. Rather many inputs than long ones.
 MOST_BYTES = 256
 
 
