@@ -88,11 +88,14 @@ replicas: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SECONDS),600) --write docs/reliability.md
 
-# The relay's parsers against second implementations, with atheris; what it finds is kept in tests/parsers/corpus. SECONDS=3600: longer.
+# The relay's parsers against second implementations, with atheris and at random; what fails is kept in tests/parsers/corpus.
+# SECONDS=3600: each of the four for so long.
 fuzz-parsers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/parsers/requirements.txt
 	$(BIN)/python -m tests.parsers sse $(or $(SECONDS),60)
 	$(BIN)/python -m tests.parsers http $(or $(SECONDS),60)
+	$(BIN)/python -m tests.parsers sse $(or $(SECONDS),60) --at-random
+	$(BIN)/python -m tests.parsers http $(or $(SECONDS),60) --at-random
 	$(BIN)/python -m tests.fuzz.tally docs/reliability.md
 
 # Seeds of the relay on a simulated event loop, whose bytes are counted after every step; writes docs/reliability.md. Goes on

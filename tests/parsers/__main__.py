@@ -1,29 +1,61 @@
-"""`python -m tests.parsers TARGET [SECONDS]`: atheris on one of the checks, for a minute or so many seconds.
+"""`python -m tests.parsers TARGET [SECONDS] [--at-random]`: inputs for one of the checks, for a minute or so many seconds.
 
-It begins with the corpus that is kept here, and keeps what it learns in report/parsers. What fails is put into the kept corpus,
-where test_parsers.py runs it again for ever after it was mended. How many inputs it ran goes into tests/fuzz/tally.json.
+atheris makes them, or with --at-random generate.py. Both begin with the corpus that is kept here; what atheris learns is kept
+in report/parsers. What fails is put into the kept corpus, where test_parsers.py runs it again for ever after it was mended. How
+many inputs were run goes into tests/fuzz/tally.json.
 """
 
 from __future__ import annotations
 
+import hashlib
+import random
 import sys
+import time
 from pathlib import Path
 
-from tests.fuzz.tally import counted
+from tests.fuzz.tally import add, counted
+
+from .generate import GENERATORS
 
 CORPUS = Path(__file__).parent / "corpus"
-GUIDED = "--guided"
+GUIDED, AT_RANDOM = "--guided", "--at-random"
 # An input is read in pieces of 1 to 16 bytes, three times over: one of kilobytes costs as much as twenty of these, and has
 # nothing that two of these have not. Rather many inputs than long ones.
 MOST_BYTES = 256
 
 
 def main() -> int:
-    target, seconds, *rest = [*sys.argv[1:], "60"] if len(sys.argv) == 2 else sys.argv[1:]
-    if GUIDED not in rest:
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    target, seconds = words[0], words[1] if len(words) > 1 else "60"
+    if AT_RANDOM in sys.argv:
+        return 0 if at_random(target, float(seconds), random.SystemRandom().randrange(2**32)) else 1
+    if GUIDED not in sys.argv:
         return not counted(target, [sys.executable, "-m", "tests.parsers", target, seconds, GUIDED])
     fuzz(target, seconds)
     return 0
+
+
+def at_random(target: str, seconds: float, seed: int) -> bool:
+    """Whether the check bears all inputs of that seed that fit into the time."""
+    from tests.parsers import http, sse
+
+    check, make = {"sse": sse.check, "http": http.check}[target], GENERATORS[target]
+    others = [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
+    chance, began, count = random.Random(seed), time.monotonic(), 0
+    while time.monotonic() < began + seconds:
+        data = make(chance, others)
+        count += 1
+        try:
+            check(data)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
+            path = CORPUS / target / hashlib.sha256(data).hexdigest()[:16]
+            path.write_bytes(data)
+            print(f"{target}: {error!r}\nis kept in {path}; input {count} of seed {seed}", flush=True)
+            add(target, count, time.monotonic() - began, guided=False, failed=True)
+            return False
+    print(f"{target}: {count:,} inputs at random in {seconds:g} s, seed {seed}", flush=True)
+    add(target, count, time.monotonic() - began, guided=False, failed=False)
+    return True
 
 
 def fuzz(target: str, seconds: str) -> None:
