@@ -18,9 +18,11 @@ from ..analysis.algebra import merge, only, select, value_index
 from ..analysis.formats import decode, native, recognise
 from ..analysis.profile import Profile
 from ..errors import UsageError
-from ._stored import Source, at_hand
+from ._stored import Source, at_hand, source
 
 __all__ = [
+    "FORMATS",
+    "add_files",
     "add_output",
     "add_reading",
     "add_selection",
@@ -32,12 +34,19 @@ __all__ = [
     "write",
 ]
 
+# What can be read, for the help of a command.
+FORMATS = "Profile JSON, pprof, folded, memray, or a capture's folder"
 # A capture of a busy service in memray's full format takes half a minute to read.
 _MEMRAY_SECONDS = 600
 # The largest artifact that is read into memory; a capture of a busy service in memray's full format is about 40 MB.
 MAX_FILE_BYTES = 1024 * 1024 * 1024
 # What is read of a capture's folder, by the view of it: the second has what the profile leaves out, and only memray writes it.
 _OF_A_FOLDER = {"leaked": "profile.json", "high-water": "capture.bin"}
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Add the positional arguments FILE, one or several."""
+    parser.add_argument("files", metavar="FILE", nargs="+", type=source, help=FORMATS)
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..analysis.formats import collapsed, flamegraph, native, pprof
 from ..analysis.profile import Profile
 from ..errors import UsageError
-from ._profiles import add_reading, add_selection, load, selected, type_first, write
+from ._profiles import FORMATS, add_reading, add_selection, load, selected, type_first, write
 from ._stored import source
 
 __all__ = ["WRITERS", "configure", "run"]
@@ -25,9 +25,7 @@ WRITERS: dict[str, Callable[[Profile], bytes]] = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "input", metavar="IN", type=source, help="Profile JSON, pprof, folded, memray, or a capture's folder"
-    )
+    parser.add_argument("input", metavar="IN", type=source, help=FORMATS)
     parser.add_argument("output", metavar="OUT", type=Path, help=f"ends in {', '.join(WRITERS)}")
     add_reading(parser)
     add_selection(parser)

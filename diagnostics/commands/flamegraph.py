@@ -7,20 +7,14 @@ from pathlib import Path
 
 from ..analysis.formats.flamegraph import render
 from ..errors import UsageError
-from ._profiles import add_output, add_reading, add_selection, load_all, load_type, selected, write
+from ._profiles import add_files, add_output, add_reading, add_selection, load_all, load_type, selected, write
 from ._stored import source
 
 __all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files",
-        metavar="FILE",
-        nargs="+",
-        type=source,
-        help="Profile JSON, pprof, folded, memray, or a capture's folder",
-    )
+    add_files(parser)
     parser.add_argument(
         "--before", metavar="FILE", type=source, help="an earlier capture: colours then show the change"
     )

@@ -11,8 +11,7 @@ from pathlib import Path, PurePath
 
 from ..analysis.formats.text import render_listing
 from ..analysis.views import listing
-from ._profiles import add_output, add_reading, add_selection, load_all, selected, write
-from ._stored import source
+from ._profiles import add_files, add_output, add_reading, add_selection, load_all, selected, write
 
 __all__ = ["configure", "run"]
 
@@ -23,13 +22,7 @@ MAX_SOURCE_BYTES = 8 * 1024 * 1024
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", metavar="REGEX", help="which functions, for example '^fill$'")
-    parser.add_argument(
-        "files",
-        metavar="FILE",
-        nargs="+",
-        type=source,
-        help="Profile JSON, pprof, folded, memray, or a capture's folder",
-    )
+    add_files(parser)
     parser.add_argument("-n", metavar="N", type=int, default=10, help="how many functions; default: 10")
     parser.add_argument("--source", metavar="DIR", type=Path, help="a folder with the source, tried first")
     add_reading(parser)

@@ -6,20 +6,13 @@ import argparse
 
 from ..analysis.formats.text import render_top
 from ..analysis.views import top
-from ._profiles import add_output, add_reading, add_selection, load_all, selected, write
-from ._stored import source
+from ._profiles import add_files, add_output, add_reading, add_selection, load_all, selected, write
 
 __all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files",
-        metavar="FILE",
-        nargs="+",
-        type=source,
-        help="Profile JSON, pprof, folded, memray, or a capture's folder",
-    )
+    add_files(parser)
     parser.add_argument("-n", metavar="N", type=int, default=20, help="how many rows; default: 20")
     parser.add_argument("--lines", action="store_true", help="by line instead of by function")
     parser.add_argument("--cum", action="store_true", help="sorted by cumulative instead of flat")
