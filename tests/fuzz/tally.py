@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import json
 import re
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tests import counting
 from tests.documents import write
 
 __all__ = ["FILE", "MARKS", "add", "code", "counted", "table", "today"]
@@ -34,20 +34,13 @@ EXECUTED = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
 
 def add(target: str, inputs: int, seconds: float, *, guided: bool, failed: bool, file: Path = FILE) -> None:
     """One run of one target; runs of one day on the same code are one entry."""
-    lines = _read(file)
+    lines = counting.read(file)
     same = {"target": target, "date": today(), "code": code(), "guided": guided}
-    for line in lines:
-        if {name: line[name] for name in same} == same:
-            break
-    else:
-        line = {**same, "inputs": 0, "seconds": 0.0, "failed": 0}
-        lines.append(line)
+    line = counting.entry(lines, same, {"inputs": 0, "seconds": 0.0, "failed": 0})
     line["inputs"] += inputs
     line["seconds"] = round(line["seconds"] + seconds, 1)
     line["failed"] += failed
-    whole = file.with_suffix(".new")
-    whole.write_text("[\n" + ",\n".join(map(json.dumps, lines)) + "\n]\n", encoding="utf-8")
-    whole.replace(file)
+    counting.write(file, lines)
 
 
 def counted(target: str, command: list[str], file: Path = FILE) -> bool:
@@ -111,9 +104,5 @@ def table(lines: Iterable[dict[str, Any]]) -> str:
     )
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-
-
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), table(_read(FILE)), MARKS)
+    write(Path(sys.argv[1]), table(counting.read(FILE)), MARKS)

@@ -19,8 +19,7 @@ from .generate import GENERATORS
 
 CORPUS = Path(__file__).parent / "corpus"
 GUIDED, AT_RANDOM = "--guided", "--at-random"
-# An input is read in pieces of 1 to 16 bytes, three times over: one of kilobytes costs as much as twenty of these, and has
-# nothing that two of these have not. Rather many inputs than long ones.
+# An input is read in pieces of 1 to 16 bytes: one of kilobytes costs as much as many short ones, which have as much in them.
 MOST_BYTES = 256
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tests import counting
 from tests.fuzz.tally import code, today
 
 from .seeds import Outcome
@@ -27,7 +27,7 @@ class Record:
 
     def __init__(self, file: Path = FILE) -> None:
         self._file = file
-        self.entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        self.entries = counting.read(file)
 
     def done(self) -> set[int]:
         """The seeds that were run."""
@@ -35,24 +35,15 @@ class Record:
 
     def add(self, outcome: Outcome) -> None:
         """One seed, which is written at once: whole or not at all."""
-        entry = self._entry()
+        same = {"date": today(), "code": code(), "plans": PLANS}
+        empty = {"seeds": [], "streams": 0, "connections": 0, "paid": 0, "counts": {}, "wrong": []}
+        entry = counting.entry(self.entries, same, empty)
         entry["seeds"] = sorted([*entry["seeds"], outcome.seed])
         for name in ("streams", "connections", "paid"):
             entry[name] += getattr(outcome, name)
         entry["counts"] = dict(sorted((Counter(entry["counts"]) + outcome.counts).items()))
         entry["wrong"] += [[outcome.seed, wrong[:WRONG_KEPT]] for wrong in outcome.wrong[:1]]
-        new = self._file.with_suffix(".new")
-        new.write_text("[\n" + ",\n".join(map(json.dumps, self.entries)) + "\n]\n", encoding="utf-8")
-        new.replace(self._file)
-
-    def _entry(self) -> dict[str, Any]:
-        same = {"date": today(), "code": code(), "plans": PLANS}
-        for entry in self.entries:
-            if {name: entry[name] for name in same} == same:
-                return entry
-        entry = {**same, "seeds": [], "streams": 0, "connections": 0, "paid": 0, "counts": {}, "wrong": []}
-        self.entries.append(entry)
-        return entry
+        counting.write(self._file, self.entries)
 
 
 def table(entries: Iterable[dict[str, Any]]) -> str:

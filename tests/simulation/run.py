@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tests import counting
 from tests.documents import write
 from tests.fuzz.tally import code, today
 
@@ -96,15 +97,13 @@ class Record:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        self.entries = counting.read(file)
         self.next = sum(entry["seeds"] for entry in self.entries)
 
     def add(self, outcome: dict[str, Any]) -> None:
         same = {"date": today(), "code": code(), "python": platform.python_version()}
-        entry = next((entry for entry in self.entries if {name: entry[name] for name in same} == same), None)
-        if entry is None:
-            entry = {**same, "seeds": 0, "steps": 0, "cpu_seconds": 0.0, "largest": {}, "wrong": []}
-            self.entries.append(entry)
+        empty = {"seeds": 0, "steps": 0, "cpu_seconds": 0.0, "largest": {}, "wrong": []}
+        entry = counting.entry(self.entries, same, empty)
         entry["seeds"] += 1
         entry["steps"] += outcome["steps"]
         entry["cpu_seconds"] = round(entry["cpu_seconds"] + outcome["cpu_seconds"], 3)
@@ -115,9 +114,7 @@ class Record:
 
     def write(self) -> None:
         """Whole or not at all."""
-        new = self._file.with_suffix(".new")
-        new.write_text("[\n" + ",\n".join(map(json.dumps, self.entries)) + "\n]\n", encoding="utf-8")
-        new.replace(self._file)
+        counting.write(self._file, self.entries)
 
 
 class Many:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tests import counting
 from tests.fuzz.tally import code, today
 
 from ..faults import HARMLESS
@@ -27,7 +27,7 @@ class Record:
 
     def __init__(self, file: Path = FILE) -> None:
         self._file = file
-        self.entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        self.entries = counting.read(file)
 
     def done(self, what: str) -> set[int]:
         """The numbers of this kind of mix that were run."""
@@ -46,28 +46,12 @@ class Record:
 
     def write(self) -> None:
         """Whole or not at all."""
-        new = self._file.with_suffix(".new")
-        new.write_text("[\n" + ",\n".join(map(json.dumps, self.entries)) + "\n]\n", encoding="utf-8")
-        new.replace(self._file)
+        counting.write(self._file, self.entries)
 
     def _entry(self) -> dict[str, Any]:
-        same = {"date": today(), "code": code()}
-        for entry in self.entries:
-            if {name: entry[name] for name in same} == same:
-                return entry
-        entry = {
-            **same,
-            "numbers": {},
-            "mixes": 0,
-            "cpu": [0, 0, 0],
-            "excused": 0,
-            "exact": 0,
-            "upstream": {},
-            "clients": {},
-        }
-        entry |= {"troubles": {}, "variants": {}, "relays": [], "wrong": []}
-        self.entries.append(entry)
-        return entry
+        empty: dict[str, Any] = {"numbers": {}, "mixes": 0, "cpu": [0, 0, 0], "excused": 0, "exact": 0}
+        empty |= {"upstream": {}, "clients": {}, "troubles": {}, "variants": {}, "relays": [], "wrong": []}
+        return counting.entry(self.entries, {"date": today(), "code": code()}, empty)
 
 
 def _add_mix(entry: dict[str, Any], line: dict[str, Any]) -> None:
