@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
 
 from .errors import DiagnosticsError
+from .variables import misspelled
 
 __all__ = ["COMMANDS", "main"]
 
@@ -62,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         parser = _parser(argv[0] if argv else None)
         arguments = parser.parse_args(argv)
+        for name, meant in misspelled(os.environ).items():
+            print(f"diagnostics: {name} is no setting; did you mean {meant}?", file=sys.stderr)
         return cast("Command", arguments.command_module).run(arguments)
     except DiagnosticsError as error:
         print(f"diagnostics: {error}", file=sys.stderr)

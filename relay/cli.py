@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnostics import DiagnosticsError, MonitorProcess, start_monitor
+from diagnostics.variables import misspelled as misspelled_for_monitor
 
 from . import simulator
 from .admission.keys import hash_of
@@ -110,13 +111,14 @@ def _check_config(arguments: argparse.Namespace) -> int:
         value = getattr(settings, name)
         text = "" if value is None else "(set)" if name in SECRETS else value
         print(f"{environment_name(name)}={text}")
-    for warning in _warnings():
+    # The monitor's, too: of `serve` the monitor itself warns of them.
+    for warning in _warnings({**misspelled(os.environ), **misspelled_for_monitor(os.environ)}):
         print(f"relay: {warning}", file=sys.stderr)
     return 0
 
 
-def _warnings() -> list[str]:
-    return [f"{name} is no setting; did you mean {meant}?" for name, meant in misspelled(os.environ).items()]
+def _warnings(slips: dict[str, str]) -> list[str]:
+    return [f"{name} is no setting; did you mean {meant}?" for name, meant in slips.items()]
 
 
 def _hash_key(_: argparse.Namespace) -> int:
@@ -137,7 +139,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     load_dotenv(Path(".env"))
     settings = _settings(arguments)
     prepare(settings)
-    for warning in _warnings():
+    for warning in _warnings(misspelled(os.environ)):
         log.warning("%s", warning)
     return _run(settings, diagnostics=not arguments.no_diagnostics)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic import AliasChoices, SecretStr, ValidationError
+
+from diagnostics.variables import misspelled as misspelled_of
 
 from ..errors import SettingsError
 from .fields import SECRETS
@@ -15,9 +16,6 @@ from .settings import Settings
 __all__ = ["environment_name", "load", "misspelled"]
 
 PREFIX: Final = "RELAY_"
-# How alike two names are (difflib's ratio) of which one may be meant as the other: but for a letter, or a short word. What
-# Kubernetes sets for a Service named relay (RELAY_SERVICE_HOST, RELAY_PORT_80_TCP_ADDR) is less like any of ours.
-ALIKE: Final = 0.85
 
 
 def environment_name(field: str) -> str:
@@ -30,16 +28,7 @@ def environment_name(field: str) -> str:
 
 def misspelled(environment: Iterable[str]) -> dict[str, str]:
     """Of the names of variables, those that are no setting and may be meant as one, each with that."""
-    known = [environment_name(field) for field in Settings.model_fields]
-    found = {}
-    for name in sorted(environment):
-        if (
-            name.startswith(PREFIX)
-            and name not in known
-            and (meant := difflib.get_close_matches(name, known, 1, ALIKE))
-        ):
-            found[name] = meant[0]
-    return found
+    return misspelled_of(environment, [environment_name(field) for field in Settings.model_fields], PREFIX)
 
 
 def load(**flags: Any) -> Settings:
