@@ -41,6 +41,8 @@ def test_a_monitor_and_an_agent_whose_folder_is_tidied_away_make_it_again(
     tidied_away(tmp_path / "dir")
     for part in ("/debug/memory", "/metrics", "/debug/memory/captures", "/debug/memory/verdict"):
         assert http(service.monitor + part).status == 200, part
+    # The monitor calls the worker answering for as long as its last reading counts, also while there is no socket.
+    eventually(lambda: list((tmp_path / "dir" / "agents").glob("*.sock")))
     eventually(lambda: answering(http, service))
     again = captured(http, eventually, service)
     assert [each["id"] for each in http(f"{service.monitor}/debug/memory/captures").json()["captures"]] == [again]
