@@ -38,8 +38,13 @@ async def listening(handle: Handle, tls: ssl.SSLContext | None = None) -> AsyncI
 
     class Accepted(asyncio.StreamReaderProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self._transport_here = transport
             accepted.add(transport)
             super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            accepted.discard(self._transport_here)  # asyncio's `abort` raises for one that has sent its rest and closed
+            super().connection_lost(exc)
 
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Accepted(asyncio.StreamReader(), handle), "127.0.0.1", 0, ssl=tls)
@@ -50,7 +55,7 @@ async def listening(handle: Handle, tls: ssl.SSLContext | None = None) -> AsyncI
         # CPython 3.11 loses the socket of a connection that is accepted just before.
         await _turns(5)
         server.close()
-        for transport in accepted:
+        for transport in list(accepted):
             transport.abort()
         await _turns(2)  # it is closed in the next one
 

@@ -29,3 +29,20 @@ def test_a_connection_is_closed_wherever_its_handler_is(turns: int) -> None:
         client.settimeout(60)
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
+
+
+def test_a_connection_that_had_to_wait_for_its_client_and_is_over_by_then_is_no_error() -> None:
+    async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x" * 16_000_000)  # more than the kernel takes: it closes when the client has read the rest
+        writer.close()
+        await writer.wait_closed()
+
+    async def scene() -> int:
+        async with listening(handle) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            received = len(await reader.read())
+            writer.close()
+            await writer.wait_closed()
+            return received
+
+    assert asyncio.run(scene()) == 16_000_000
