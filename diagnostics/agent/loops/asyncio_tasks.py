@@ -1,25 +1,26 @@
 """Every asyncio task of this process, readable from any thread; or the reason why tasks cannot be seen.
 
 Each release of Python keeps its tasks in a private place: a set (3.11), another set and one of the tasks in their eager first
-step (3.12, 3.13), lists of the threads that only `asyncio.all_tasks(loop)` reads (3.14). The place is not concluded from the
-version but tried: a trial task is made, and the place that shows it is used. Where none does, tasks are unknown, with the
-reason: never none.
+step (3.12, 3.13; task_sets.py), lists of the threads that only `asyncio.all_tasks(loop)` reads (3.14; tasks_by_loop.py). The
+place is not concluded from the version but tried: a trial task is made, and the place that shows it is used. Where none does,
+tasks are unknown, with the reason: never none.
 """
 
 from __future__ import annotations
 
 import sys
-import weakref
-
-from ..reading_cache import sliced
-from .coroutines import is_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # The agent never imports asyncio into a service that does without it.
     import asyncio
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Any
+
+    from .task_sets import TaskSets
+    from .tasks_by_loop import TasksByLoop
+
+    Way = TaskSets | TasksByLoop
 
 __all__ = [
     "alive_tasks",
@@ -35,10 +36,6 @@ __all__ = [
     "why_unseen",
 ]
 
-# Another thread may change a set while it is copied. asyncio.all_tasks() tries again likewise.
-_TRIES = 100
-_REGISTERS = ("_all_tasks", "_scheduled_tasks")
-
 
 class _NoLoop:
     """An event loop that never runs a callback: the trial task must not start."""
@@ -53,111 +50,6 @@ class _NoLoop:
 async def _nothing() -> None:
     return None
 
-
-class _Registers:
-    """Tasks in asyncio's own sets: Python 3.11 to 3.13."""
-
-    shows_ended = True
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def sees(self, task: Any, _loop: Any) -> bool:
-        return any(reference() is task for reference in self.references())
-
-    def references(self) -> list[weakref.ref[asyncio.Task[Any]]]:
-        """Weak references to all tasks, copied from the WeakSet's `data`: its iterator is Python code, three times as slow."""
-        references: list[weakref.ref[asyncio.Task[Any]]] = []
-        for name in _REGISTERS:
-            tasks = getattr(self._module, name, None)
-            if tasks is not None:
-                references.extend(_copied(tasks.data))
-        # Tasks in their eager first step.
-        references.extend(map(weakref.ref, _copied(getattr(self._module, "_eager_tasks", ()))))
-        return references
-
-    def alive(self) -> list[asyncio.Task[Any]]:
-        return [task for reference in self.references() if (task := reference()) is not None and is_whole(task)]
-
-    def slices_of_alive(self) -> Iterator[list[asyncio.Task[Any]]]:
-        for part in sliced(self.references()):
-            yield [task for reference in part if (task := reference()) is not None and is_whole(task)]
-
-    def count(self) -> int:
-        return sum(len(getattr(self._module, name, ())) for name in (*_REGISTERS, "_eager_tasks"))
-
-    def loops(self) -> list[asyncio.AbstractEventLoop]:
-        return list({task.get_loop() for task in self.alive()})
-
-    def hold(self) -> None:
-        """Nothing to do: a forked child has the sets, too."""
-
-    def let_go(self) -> None:
-        """Nothing to do."""
-
-    def why_unseen(self) -> str | None:
-        return None
-
-
-class _ByLoop:
-    """Tasks from `asyncio.all_tasks`, loop by loop: Python 3.14, where any thread may call it."""
-
-    shows_ended = False
-
-    def __init__(self, module: Any) -> None:
-        from .search import LoopSearch  # other versions do without it
-
-        self._module = module
-        self._search = LoopSearch()
-        self._failure: str | None = None
-        self._held: list[set[asyncio.Task[Any]]] | None = None
-
-    def hold(self) -> None:
-        self._held = self._by_loop()
-
-    def let_go(self) -> None:
-        self._held = None
-
-    def sees(self, task: Any, loop: Any) -> bool:
-        return task in self._module.all_tasks(loop)
-
-    def alive(self) -> list[asyncio.Task[Any]]:
-        return [task for tasks in self._by_loop() for task in tasks]
-
-    def slices_of_alive(self) -> Iterator[list[asyncio.Task[Any]]]:
-        return sliced(self.alive())
-
-    def count(self) -> int:
-        return sum(map(len, self._by_loop()))
-
-    def _by_loop(self) -> list[set[asyncio.Task[Any]]]:
-        """The tasks of each loop; an empty list where `all_tasks` fails, and `why_unseen` then says why."""
-        if self._held is not None:
-            return self._held
-        task_sets = []
-        self._failure = None
-        for loop in self._search.search():
-            try:
-                task_sets.append(self._module.all_tasks(loop))
-            except (
-                RuntimeError
-            ) as error:  # a task is registered that was never initialised, as by granian's --task-impl rust
-                self._failure = f"asyncio.all_tasks failed: {error}"
-                return []
-        return task_sets
-
-    def loops(self) -> list[asyncio.AbstractEventLoop]:
-        return self._search.search()
-
-    def why_unseen(self) -> str | None:
-        kind = self._search.blind_to()
-        if kind is None:
-            return self._failure
-        return f"{kind} is imported, which is not written in Python, and no thread shows whether a loop of its runs"
-
-
-if TYPE_CHECKING:
-    Way = _Registers | _ByLoop
 
 _way: Way | None = None
 _none_works = ""
@@ -175,11 +67,26 @@ def _chosen() -> Way | None:
     if free_threaded():
         _none_works = "on a free-threaded build of Python the agent cannot look at threads while they run"
         return None
-    _way = next((way for kind in (_Registers, _ByLoop) if _shows_a_task(way := kind(module), module)), None)
+    _way = next((way for kind in _kinds() if _shows_a_task(way := kind(module), module)), None)
     if _way is None:
         version = ".".join(map(str, sys.version_info[:3]))
         _none_works = f"asyncio of Python {version} shows its tasks in no way that this agent knows"
     return _way
+
+
+def _kinds() -> Iterator[type[Way]]:
+    """The likely one for this version first; one that is not tried is not imported into the service."""
+    if sys.version_info < (3, 14):
+        from .task_sets import TaskSets
+
+        yield TaskSets
+    from .tasks_by_loop import TasksByLoop
+
+    yield TasksByLoop
+    if sys.version_info >= (3, 14):
+        from .task_sets import TaskSets
+
+        yield TaskSets
 
 
 def _shows_a_task(way: Way, module: Any) -> bool:
@@ -284,12 +191,3 @@ def current_tasks() -> list[asyncio.Task[Any]]:
         return []
     running = (current(loop) for loop in loops_of_tasks() if loop.is_running())
     return [task for task in running if task is not None]
-
-
-def _copied(live: Iterable[Any]) -> list[Any]:
-    for _ in range(_TRIES):
-        try:
-            return list(live)
-        except RuntimeError:
-            continue
-    return []

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..ledger import StreamLedger
     from ..servers.snapshot import ServerLook
     from ..state import State
     from .forked import Result
@@ -51,9 +50,7 @@ def reading(state: State, top: int = 20) -> Result:
     """All cheap readings in one answer: ledger, connections, allocators, tasks, loops."""
     look = state.look()
     rest_if_due()
-    ledger = _merged(state.ledgers, top)
-    if ledger and look:
-        _add_transports(ledger["top"], look)
+    ledger = _ledger(state, look, top) if state.ledgers else None
     rest_if_due()
     connections = state.servers.to_json(look, top)
     rest_if_due()
@@ -80,6 +77,15 @@ def reading(state: State, top: int = 20) -> Result:
         "window": state.window_kind,
         "troubles": state.troubles,
     }
+
+
+def _ledger(state: State, look: ServerLook | None, top: int) -> dict[str, Any]:
+    from .ledgers import add_transports, merged  # only services that are instrumented have a ledger
+
+    ledger = merged(state.ledgers, top)
+    if look:
+        add_transports(ledger["top"], look)
+    return ledger
 
 
 def sample(state: State) -> Result:
@@ -165,44 +171,3 @@ def _collector() -> dict[str, Any]:
         "frozen": gc.get_freeze_count(),
         "saved": len(gc.garbage) if gc.get_debug() & gc.DEBUG_SAVEALL else None,
     }
-
-
-def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
-    """One answer for all ledgers of the process: a process that mounts two apps may have two."""
-    if not ledgers:
-        return None
-    if len(ledgers) == 1:
-        return ledgers[0].to_json(top)
-    parts = [ledger.to_json(top) for ledger in ledgers]
-    whole = parts[0]
-    for number, part in enumerate(parts[1:], 2):
-        whole["open"] += part["open"]
-        whole["buffered_bytes"] += part["buffered_bytes"]
-        whole["budget_bytes"] += part["budget_bytes"]
-        whole["breakers"] += part["breakers"]
-        whole["buffered_bytes_max"] = max(whole["buffered_bytes_max"], part["buffered_bytes_max"])
-        if part["pool"]:
-            whole["pool"] = {key: count + (whole["pool"] or {}).get(key, 0) for key, count in part["pool"].items()}
-        if part["requests"]:
-            requests = whole["requests"] or {}
-            whole["requests"] = {key: count + requests.get(key, 0) for key, count in part["requests"].items()}
-        if part["kept_bytes"] is not None:
-            whole["kept_bytes"] = part["kept_bytes"] + (whole["kept_bytes"] or 0)
-        if part["outbox"]:
-            whole["outbox"] = {**(whole["outbox"] or {}), **part["outbox"]}
-        whole["shared_limits"] = whole["shared_limits"] or part["shared_limits"]
-        for reason, count in part["rejected"].items():
-            whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
-        for route, row in part["routes"].items():
-            whole["routes"][route if route not in whole["routes"] else f"{route} ({number})"] = row
-        whole["top"] += part["top"]
-    whole["top"] = sorted(whole["top"], key=lambda row: -row["buffered_bytes"])[:top]
-    return whole
-
-
-def _add_transports(rows: list[dict[str, Any]], look: ServerLook) -> None:
-    """Add to each row of the ledger the bytes in its connection's transport, and the connection's file descriptor."""
-    for row in rows:
-        request = look.by_task.get(row["task"]) if row["task"] else None
-        if request is not None:
-            row["transport_bytes"], row["fd"] = request.transport_bytes, request.fd
