@@ -65,7 +65,7 @@ def _hooks() -> Any:
     hooks = sys.modules.get(_NAME)
     if hooks is None:
         hooks = type(os)(_NAME)
-        # Not `compile`: it makes all classes of the module `ast`, 0.3 MiB in a process that has no other use for them.
+        # Not by `compile`: it makes all classes of the module `ast`, nearly a MiB in a process that has no other use for them.
         exec(_REMAINS, hooks.__dict__)  # noqa: S102  # six lines, from above
         sys.modules[_NAME] = hooks
     return hooks

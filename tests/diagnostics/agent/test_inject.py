@@ -54,6 +54,14 @@ def test_the_hook_is_cheap_and_imports_no_asyncio_and_leaves_the_path_alone(hook
     assert hooked("-c", program).wait_for("done") == "False False False False False done"
 
 
+def test_the_hook_makes_no_classes_of_ast(hooked: Any, tmp_path: Path) -> None:
+    program = "print('ast:', any(kind.__name__ == 'AST' for kind in object.__subclasses__()))"
+    # The built-in `compile` makes them, nearly a MiB; Python itself calls it for a file that it has no bytecode of.
+    cached = {"PYTHONPYCACHEPREFIX": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": ""}
+    hooked("-c", program, env=cached).wait_for("ast:")
+    assert hooked("-c", program, env=cached).wait_for("ast:") == "ast: False"
+
+
 def test_a_process_that_listens_without_a_loop_gets_an_agent_that_needs_no_asyncio(
     hooked: Any, agents: Any, eventually: Any
 ) -> None:

@@ -52,24 +52,23 @@ def _say_that_python_is_too_old():  # type: () -> None
 
 
 def _load_agent():  # type: () -> None
-    import importlib.util
+    # Not by `importlib.util`: on Python 3.11 that imports contextlib and collections, half a MiB.
+    from _frozen_importlib import module_from_spec
+    from _frozen_importlib_external import spec_from_file_location
+    from importlib import import_module
 
     package = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
-    spec = importlib.util.spec_from_file_location(
-        "_highwater_importer", os.path.join(package, "agent", "inject", "importer.py")
-    )
+    spec = spec_from_file_location("_highwater_importer", os.path.join(package, "agent", "inject", "importer.py"))
     if spec is None or spec.loader is None:
         raise ImportError("no package at %s" % package)
-    importer = importlib.util.module_from_spec(spec)
+    importer = module_from_spec(spec)
     spec.loader.exec_module(importer)
     importer.drop_annotations(importer)
     importer.Importer(_PRIVATE_NAME, package).import_package()
-    importlib.import_module(_PRIVATE_NAME + ".agent.inject.launcher").start(_HERE)
+    import_module(_PRIVATE_NAME + ".agent.inject.launcher").start(_HERE)
     # It has done its work; where it has put in its audit hook, that keeps it.
     del sys.modules[_PRIVATE_NAME + ".agent.inject.launcher"], sys.modules[_PRIVATE_NAME + ".agent.inject"].launcher
-    importlib.import_module(_PRIVATE_NAME + ".agent.inject.lookout").start(
-        always=os.environ.get("DIAGNOSTICS_AGENT") == "always"
-    )
+    import_module(_PRIVATE_NAME + ".agent.inject.lookout").start(always=os.environ.get("DIAGNOSTICS_AGENT") == "always")
 
 
 _run_the_other_sitecustomize()
