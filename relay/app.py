@@ -68,7 +68,8 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
             async with (
-                relay.hub.serving(), _serving(shared), _serving(events_out), _serving(kafka_out), _serving(store)
+                relay.hub.serving(), _serving(shared), _serving(events_out), _serving(kafka_out),
+                nullcontext() if store is None else store.serving(lambda: relay.drain.seconds_left),
             ):  # fmt: skip
                 yield
         finally:
@@ -199,7 +200,7 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
     )
 
 
-def _serving(part: EventsOut | KafkaOut | Shared | Store | None) -> AbstractAsyncContextManager[None]:
+def _serving(part: EventsOut | KafkaOut | Shared | None) -> AbstractAsyncContextManager[None]:
     return part.serving() if part is not None else nullcontext()
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Final, Literal
 
 from ..stream.sweep import OpenStreams
@@ -34,6 +35,8 @@ class Drain:
 
     def __init__(self, seconds: float, streams: OpenStreams, answers: OpenAnswers) -> None:
         self.state: State = "serving"
+        self._until = 0.0  # monotonic seconds
+        self._forced: asyncio.Event | None = None
         self._seconds = seconds
         self._streams = streams
         self._answers = answers
@@ -42,14 +45,23 @@ class Drain:
     def begun(self) -> bool:
         return self.state != "serving"
 
+    @property
+    def seconds_left(self) -> float:
+        """Of the time that was given; 0 after a second signal, and where no drain has begun."""
+        if not self.begun or (self._forced is not None and self._forced.is_set()):
+            return 0.0
+        return max(self._until - time.monotonic(), 0.0)
+
     def begin(self) -> None:
         """Refuse new requests from now on."""
         if not self.begun:
             self.state = "draining"
+            self._until = time.monotonic() + self._seconds
 
     async def run(self, forced: asyncio.Event) -> None:
         """Drain, end everything, and wait for the last error events; `forced` cuts the drain short."""
         self.begin()
+        self._forced = forced
         letting_go = asyncio.create_task(self._let_go(), name="relay.drain.let_go")
         try:
             with contextlib.suppress(TimeoutError):

@@ -84,14 +84,14 @@ class RedisStore(MemoryStore):
         return "redis_away" if self._up_since is None else "redis"
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
+    async def serving(self, left: Callable[[], float]) -> AsyncIterator[None]:
         works: dict[str, Callable[[], Awaitable[None]]] = {
             "copy": self._copy,
             "beat": self._beat,
             "read": self._tails.read,
             "wake": self._tails.wake,
         }
-        async with super().serving():
+        async with super().serving(left):
             tasks = [
                 asyncio.create_task(self._again_and_again(name, work), name=f"relay.resume.{name}")
                 for name, work in works.items()
@@ -100,7 +100,7 @@ class RedisStore(MemoryStore):
                 yield
             finally:
                 await end(tasks)
-                await self._copy_the_rest()
+                await self._copy_the_rest(left)
                 await self._redis.close()
 
     # Called by streams
@@ -315,9 +315,13 @@ class RedisStore(MemoryStore):
             self._goes_well("copy")
             await asyncio.sleep(min(max(copied * PAUSE_A_STREAM_SECONDS, LEAST_PAUSE_SECONDS), MOST_PAUSE_SECONDS))
 
-    async def _copy_the_rest(self) -> None:
-        """At shutdown: copy what is left, for one time-out at most. Redis may be restarting: it is tried until then."""
+    async def _copy_the_rest(self, left: Callable[[], float]) -> None:
+        """At shutdown: copy what is left, for as long as the relay has, and for one time-out in any case.
+
+        Redis may be restarting, and reading its data: it is tried until then.
+        """
         error: BaseException | None = None
+        least = self._clock() + self._timeout
 
         async def copy() -> None:
             nonlocal error
@@ -329,7 +333,8 @@ class RedisStore(MemoryStore):
                     await asyncio.sleep(FIRST_PAUSE_SECONDS)
 
         task = asyncio.create_task(copy(), name="relay.resume.copy_the_rest")
-        await asyncio.wait([task], timeout=self._timeout)
+        while not task.done() and (self._clock() < least or left() > 0):
+            await asyncio.wait([task], timeout=FIRST_PAUSE_SECONDS)
         await end([task])
         if not task.cancelled() and task.exception() is not None:
             error = task.exception()

@@ -50,8 +50,11 @@ class Store(Protocol):
     def state(self) -> str:
         """One word for /readyz: `memory`, `redis` or `redis_away`."""
 
-    def serving(self) -> AbstractAsyncContextManager[None]:
-        """Run the store's tasks for as long as the `with` block runs, and end them after it."""
+    def serving(self, left: Callable[[], float]) -> AbstractAsyncContextManager[None]:
+        """Run the store's tasks for as long as the `with` block runs, and end them after it.
+
+        left   how many seconds the end may still take; asked for again and again
+        """
 
     def end(self, log: StreamLog, *, failed: bool) -> None:
         """The stream has ended; `failed`: its last event is an error."""
@@ -81,7 +84,7 @@ class MemoryStore:
         self._left: dict[str, float] = {}  # when the last follower of a running log left, by stream id
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
+    async def serving(self, left: Callable[[], float]) -> AsyncIterator[None]:
         task = asyncio.create_task(self._tidy(), name="relay.resume.tidy")
         try:
             yield

@@ -269,6 +269,30 @@ def test_a_relay_that_is_shut_down_ends_its_streams_with_an_error_that_all_get(s
     assert client.events == got.events
 
 
+@pytest.mark.parametrize("hurry", [False, True], ids=["by one signal", "by two"])
+def test_a_relay_that_is_shut_down_while_redis_is_away_copies_the_ends_when_it_is_back(
+    shared: Shared, hurry: bool
+) -> None:
+    leaving = shared.another(RELAY_DRAIN_SECONDS="600", RELAY_REDIS_TIMEOUT_SECONDS="0.2")
+    client = Resumer(CHAT, script(40, 80))
+    client.read(leaving.url, 1000)
+    until(lambda: shared.redis.keys(f"*:about:{client.stream}"))
+    shared.redis.stop()
+    leaving.process.send_signal(signal.SIGTERM)
+    until(leaving.endings)
+    if hurry:
+        leaving.process.send_signal(signal.SIGTERM)
+        leaving.process.wait(60)
+    else:
+        time.sleep(2)  # ten time-outs
+    shared.redis.start()
+    until(lambda: states(*shared.urls) == {"redis"})
+    if not hurry:
+        assert leaving.process.wait(60) == 0
+        assert client.read(shared.two.url, None)
+        assert_whole(client)
+
+
 def test_clients_at_a_relay_that_is_shut_down_go_on_at_the_other(shared: Shared) -> None:
     leaving = shared.another()
     client = Resumer(CHAT, script(20, 120))
