@@ -31,6 +31,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from diagnostics.agent.inject import HOOK_FOLDER  # noqa: E402
 from diagnostics.analysis.cost import GIB, Load, Method, estimate  # noqa: E402
 from diagnostics.protocol import MAX_REPLY_BYTES, frame, read_frame, request  # noqa: E402
 
@@ -332,11 +333,21 @@ def importing(rounds: int) -> Iterator[Row]:
         yield Row(name, [row[0] for row in told], "ms", 30 if judged else None)
         yield Row("memory that this takes", [row[1] for row in told], "MiB", 2 if judged else None)
 
+    # In a process that has imported nothing; memory that is no file's.
+    own = "print(next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon')) / 1024)"
+    with tempfile.TemporaryDirectory() as root:
+        hooked = _compiled_runs(own, rounds, PYTHONPATH=HOOK_FOLDER, DIAGNOSTICS_DIR=root)
+    added = [one[0] - other[0] for one, other in zip(hooked, _compiled_runs(own, rounds), strict=True)]
+    yield Row("memory that the hook of `diagnostics run` takes, bare interpreter", added, "MiB", None)
 
-def _compiled_runs(program: str, rounds: int) -> list[list[float]]:
-    """The numbers that the program prints, once for each run, with compiled files in place as after an installation."""
+
+def _compiled_runs(program: str, rounds: int, **more: str) -> list[list[float]]:
+    """The numbers that the program prints, once for each run, with compiled files in place as after an installation.
+
+    more   variables of its environment
+    """
     with tempfile.TemporaryDirectory() as compiled:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": compiled}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": compiled, **more}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         told = []
         for _ in range(rounds + 1):
