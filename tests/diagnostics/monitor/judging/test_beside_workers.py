@@ -131,7 +131,8 @@ def test_a_tmpfs_that_fills_is_told_by_status_and_no_worker_is_captured_for_it(
     into = f"echo $$ > {folder}/cgroup.procs; exec {sys.executable} -m uvicorn filling:app --port 0"
     rules = tmp_path / "rules.toml"
     rules.write_text(
-        '[[rule]]\nname = "soon"\ntrigger = "seconds_to_limit"\nbelow = 600\nfor = 0\ncapture = "tasks"\n',
+        '[[rule]]\nname = "soon"\ntrigger = "seconds_to_limit"\nbelow = 600\nfor = 0\ncooldown = 2\nlimit = 1000\n'
+        'capture = "tasks"\n',
         encoding="utf-8",
     )
     service = launch(
@@ -159,9 +160,12 @@ def test_a_tmpfs_that_fills_is_told_by_status_and_no_worker_is_captured_for_it(
     assert status.stdout.index("The cgroup grows, and its processes do not") < status.stdout.index("worker 0")
     assert "tmpfs and shared memory" in status.stdout
 
-    def fired() -> Any:
-        return http(f"{monitor}/debug/memory/rules").json()["firings"]
+    def spared() -> Any:
+        """The newest firing. One before the verdict may be for the worker's own start, which on a slow machine takes long."""
+        firings = http(f"{monitor}/debug/memory/rules").json()["firings"]
+        return firings[0] if firings and firings[0]["outcome"] == "spared" else None
 
-    firing = eventually(fired, patience=60)[0]
-    assert (firing["rule"], firing["outcome"], firing["capture"]) == ("soon", "spared", None), firing
+    firing = eventually(spared, patience=60)
+    assert (firing["rule"], firing["capture"]) == ("soon", None), firing
+    assert "none of the workers" in firing["reason"]
     service.end()
