@@ -73,7 +73,10 @@ def _address(url: str) -> str:
 
 
 def _written(word: str) -> list[Target]:
-    return [_of_address(each) for part in word.split(",") if (each := part.strip())]
+    addresses = [each for part in word.split(",") if (each := part.strip())]
+    if not addresses:
+        raise UsageError(f"{word!r} names no monitor", remedy="is the variable set that this word comes from?")
+    return [_of_address(each) for each in addresses]
 
 
 def _of_address(text: str, name: str = "") -> Target:
@@ -91,14 +94,21 @@ def _of_address(text: str, name: str = "") -> Target:
     return Target(name or f"{place}:{port}", f"{parts.scheme}://{place}:{port}")
 
 
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536
+
+
 def _dns(text: str) -> list[Target]:
-    place, _, port = text.rpartition(":")
-    if not place:
+    place, colon, port = text.rpartition(":")
+    if not colon:
         place, port = port, str(DEFAULT_PORT)
-    if not port.isdecimal() or not 0 < int(port) < 65536:
+    name = place.strip("[]")
+    if not name or name.isdecimal():  # a number is an address to the resolver: 6060 is 0.0.23.172
+        raise UsageError(f"dns:{text} has no name", remedy="write dns:relay-headless:6060")
+    if not _is_port(port):
         raise UsageError(f"dns:{text} has no port", remedy="write dns:relay-headless:6060")
     try:
-        addresses = socket.getaddrinfo(place.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(name, int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise TargetError(
             f"no address of {place!r} is known: {error}", remedy="is this the name of a headless Service?"
@@ -113,6 +123,10 @@ def _prometheus(text: str) -> list[Target]:
         raise UsageError(
             f"prometheus:{text} has no query", remedy='write prometheus:http://prometheus:9090?up{job="diagnostics"}'
         )
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(
+            f"prometheus:{text} has no address", remedy='write prometheus:http://prometheus:9090?up{job="diagnostics"}'
+        )
     answer = _get_json(url.rstrip("/") + "/api/v1/query", {"query": query}, {}, None)
     try:
         series = [each["metric"] for each in answer["data"]["result"]]
@@ -125,8 +139,8 @@ def _prometheus(text: str) -> list[Target]:
 
 def _kubernetes(text: str, account: Path) -> list[Target]:
     selector, _, port = text.rpartition("@") if "@" in text else (text, "", str(DEFAULT_PORT))
-    if "=" not in selector or not port.isdecimal():
-        raise UsageError(f"k8s:{text} names no label", remedy="write k8s:app=relay or k8s:app=relay@6060")
+    if not selector.partition("=")[0] or "=" not in selector or not _is_port(port):
+        raise UsageError(f"k8s:{text} names no label, or no port", remedy="write k8s:app=relay or k8s:app=relay@6060")
     host, api_port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     try:
         token, namespace = ((account / name).read_text(encoding="utf-8").strip() for name in ("token", "namespace"))

@@ -39,19 +39,28 @@ def test_dns_has_one_monitor_for_each_address() -> None:
 @pytest.mark.parametrize(
     ("word", "error"),
     [
-        ("", TargetError),
-        (",", TargetError),
+        ("", UsageError),
+        (",", UsageError),
         ("ftp://x", UsageError),
         ("http://", UsageError),
         ("a:b:c", UsageError),
         ("10.0.0.7:99999", UsageError),
         ("dns:x:0", UsageError),
         ("dns:x:y", UsageError),
+        ("dns:x:\N{ARABIC-INDIC DIGIT SIX}", UsageError),
+        ("dns:", UsageError),
+        ("dns::6060", UsageError),
+        ("dns:6060", UsageError),  # the name was left out
+        ("dns:[]:6060", UsageError),
+        ("prometheus:?up", UsageError),
+        ("prometheus:prometheus:9090?up", UsageError),
         ("dns:no-such-name.invalid:6060", TargetError),
         ("prometheus:http://127.0.0.1:9090", UsageError),
         ("prometheus:http://127.0.0.1:9?up", TargetError),
         ("k8s:relay", UsageError),
         ("k8s:app=relay@x", UsageError),
+        ("k8s:app=relay@70000", UsageError),
+        ("k8s:=relay", UsageError),
         ("k8s:app=relay", TargetError),  # nothing of a pod is here
     ],
 )
