@@ -114,8 +114,14 @@ def _unless_told(finding: Finding, workers: Mapping[str, Told], processes: int) 
     that is found there is not taken back here because the sum is not sure yet; nor, where the worker is all that there is,
     because the sum seems calm.
     """
-    alarms = _alarms(workers)
-    if not alarms or (finding.word != "inconclusive" and (processes, len(workers)) != (1, 1)):
+    alarms, alone = _alarms(workers), (processes, len(workers)) == (1, 1)
+    if alone and finding.word == "load_only":
+        ((worker, told),) = workers.items()
+        if told.word == "inconclusive":
+            # What grows may fill memory that the allocator had already: the sum is calm, and that is no reason to be calm.
+            says = f"{finding.says} That is one process, and the verdict on worker {worker} does not exclude growth."
+            return Finding("inconclusive", "low", says, finding.evidence)
+    if not alarms or (finding.word != "inconclusive" and not alone):
         return finding
     first = workers[alarms[0]]
     says = f"The verdict on worker {', '.join(alarms)} tells what grows. {finding.says}"

@@ -16,8 +16,8 @@ def line(start: float, per_second: float = 0.0, every: int = 1) -> list[tuple[fl
     return [(float(second), start + per_second * second) for second in range(0, SECONDS, every)]
 
 
-def told(series: dict[str, Any], *, processes: int = 1) -> Verdict:
-    return verdict_on_whole(series, 0.0, processes=processes, rss=30 * MIB, workers=CALM, unknown={})
+def told(series: dict[str, Any], *, processes: int = 1, workers: dict[str, Told] = CALM) -> Verdict:
+    return verdict_on_whole(series, 0.0, processes=processes, rss=30 * MIB, workers=workers, unknown={})
 
 
 # On a busy machine PSS, which is costly, is read each third second: too rarely for a trend within two minutes.
@@ -53,3 +53,15 @@ def test_a_sum_that_is_read_too_rarely_is_replaced_by_rss_with_that_reserve() ->
     assert "PSS was read too rarely so far to be judged" in found.says
     grown = told({**RARE, "rss_bytes": line(30 * MIB, 4e5)}, processes=4).finding
     assert (grown.word, grown.confidence) == ("whole_growth", "low")  # forked workers share pages that RSS counts again
+
+
+def test_a_service_of_one_process_is_not_called_calm_while_that_process_may_grow() -> None:
+    """What grows may fill memory that the allocator had already: PSS stood still, and bytes in use did not."""
+    still: dict[str, Any] = {"pss_bytes": line(25 * MIB), "rss_bytes": line(30 * MIB), "processes": line(1)}
+    unsure = {"0": Told("inconclusive", "low")}
+    assert told(still).word == "load_only"
+    found = told(still, workers=unsure).finding
+    assert (found.word, found.confidence) == ("inconclusive", "low")
+    assert "worker 0 does not exclude growth" in found.says
+    # Of several processes the sum says what no single one can.
+    assert told(still, processes=2, workers={**unsure, "1": Told("load_only", "high")}).word == "load_only"
