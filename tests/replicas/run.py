@@ -18,7 +18,7 @@ from .cluster import Cluster, Redis
 from .record import MARKS, Record, table
 from .seeds import Outcome, run_seed
 
-__all__ = ["closed", "main"]
+__all__ = ["closed", "main", "run_seeds"]
 
 
 @contextmanager
@@ -49,8 +49,8 @@ def _started(opened: ExitStack) -> tuple[Redis, Cluster]:
     return redis, opened.enter_context(Cluster.started(folder, redis.url))
 
 
-async def _run(options: argparse.Namespace, seeds: Iterable[int], record: Record | None = None) -> int:
-    """Returns how many seeds went wrong."""
+async def run_seeds(options: argparse.Namespace, seeds: Iterable[int], record: Record | None = None) -> int:
+    """Run these, on `options.clusters` clusters side by side. Returns how many went wrong."""
     failed = 0
 
     def over(outcome: Outcome) -> None:
@@ -93,10 +93,10 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it has started ends with it
     if options.seed is not None:
-        return 1 if asyncio.run(_run(options, [options.seed])) else 0
+        return 1 if asyncio.run(run_seeds(options, [options.seed])) else 0
     record = Record()
     done = record.done()
-    failed = asyncio.run(_run(options, (seed for seed in range(options.seeds) if seed not in done), record))
+    failed = asyncio.run(run_seeds(options, (seed for seed in range(options.seeds) if seed not in done), record))
     if options.write is not None:
         write(options.write, table(record.entries), MARKS)
     return 1 if failed else 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import math
 import random
 import signal
 from collections import Counter
@@ -17,8 +19,8 @@ from .clients import Client, Wanted
 from .cluster import Cluster, Redis
 from .failover import FailOver
 from .record import Record, table
-from .run import closed
-from .seeds import Outcome, plan_of, run_seed
+from .run import closed, run_seeds
+from .seeds import Outcome, plan_of
 
 pytestmark = [
     pytest.mark.e2e,
@@ -41,11 +43,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
 
 
 @pytest.mark.long
-def test_a_seed_of_make_replicas(shared: Shared) -> None:
-    """One relay is killed, one drained, and Redis restarted: no stream loses an event, but those of the killed relay."""
-    outcome = asyncio.run(run_seed(shared.cluster, shared.redis, 3, 12))
-    assert outcome.wrong == []
-    assert outcome.counts["whole"] + outcome.counts["stream_broken"] + outcome.counts["stream_not_found"] == 12
+def test_seeds_of_make_replicas_side_by_side(tmp_path: Path) -> None:
+    """In each one relay is killed, one drained, Redis restarted: no stream loses an event, but those of the killed relay."""
+    record = Record(tmp_path / "record.json")
+    options = argparse.Namespace(streams=12, seconds=math.inf, clusters=2)
+    failed = asyncio.run(run_seeds(options, [3, 4, 5], record))
+    (entry,) = record.entries
+    assert (failed, entry["wrong"]) == (0, [])
+    assert record.done() == {3, 4, 5}
+    assert sum(entry["counts"].values()) == entry["streams"] == 36
+    assert set(entry["counts"]) <= {"whole", "stream_broken", "stream_not_found"}
     assert plan_of(3, 12) == plan_of(3, 12) != plan_of(4, 12)
 
 

@@ -124,7 +124,7 @@ def _unless_told(finding: Finding, workers: Mapping[str, Told], processes: int) 
     if not alarms or (finding.word != "inconclusive" and not alone):
         return finding
     first = workers[alarms[0]]
-    says = f"The verdict on worker {', '.join(alarms)} tells what grows. {finding.says}"
+    says = f"The verdict on worker {', '.join(alarms)} tells more. {finding.says}"
     return Finding(first.word, first.confidence, says, finding.evidence)
 
 

@@ -802,7 +802,7 @@ def test_the_sum_does_not_take_back_what_a_worker_s_own_verdict_has_found() -> N
     for series in ({}, noisy, calm):
         told = verdict_on_whole(series, workers=found, processes=1, **known)
         assert (told.word, told.finding.confidence) == ("retained_objects", "high")
-        assert told.finding.says.startswith("The verdict on worker 0 tells what grows. ")
+        assert told.finding.says.startswith("The verdict on worker 0 tells more. ")
     others = {**found, "1": CALM}
     assert verdict_on_whole(noisy, workers=others, processes=2, **known).word == "retained_objects"
     assert verdict_on_whole(calm, workers=others, processes=2, **known).word == "load_only"
