@@ -208,7 +208,7 @@ CAUSES: Final[dict[str, Cause]] = {
         False,
         "diagnostics status URL --watch",
         "Nothing to fix: memory follows the number of open streams, or does not grow by as much as matters.",
-        "growth that is excluded up to what matters, or growth of at most 256 KiB for each stream that was opened",
+        "growth that is excluded up to what matters, or growth of at most 256 KiB for each stream or WebSocket that was opened",
         "no growth that matters can be hidden in the readings, and all causes could be looked for: tasks, private memory and "
         "children were read",
         (no_growth.load,),

@@ -55,7 +55,7 @@ def load(readings: Readings) -> Finding | None:
         rest = readings.beyond_buffers(rise)
         if not (follows or rest < readings.least_growth or readings.explained_by_load(rest, rise.trend.seconds)):
             return None  # it grows by more than open streams explain
-        says = "the number of open streams" if follows else "what open streams buffer"
+        says = f"the number of open {readings.loaded_by(rise.trend.seconds)}" if follows else "what open streams buffer"
         return Finding("load_only", "medium", f"Memory grows with {says}.{unseen}", evidence)
     open_series = open_questions(readings)
     if open_series:
@@ -87,7 +87,8 @@ def _with_streams(readings: Readings, open_series: list[tuple[str, Drift]], unse
         return None
     evidence = [slope_evidence(what, bound) for what, bound in open_series]
     evidence += readings.streams_evidence(open_series[0][1].seconds)
-    says = f"Whatever memory gains is no more than the streams take that were opened meanwhile.{unseen}"
+    opened = readings.loaded_by(open_series[0][1].seconds)
+    says = f"Whatever memory gains is no more than the {opened} take that were opened meanwhile.{unseen}"
     return Finding("load_only", "medium", says, tuple(evidence))
 
 

@@ -38,14 +38,15 @@ _HOUR = 3600.0
 _LEAST_GROWTH, _LEAST_GROWTH_SHARE = 4 * MIB, 0.02
 # What holds less than this is not where the memory is.
 _LEAST_HELD, _LEAST_HELD_SHARE = 8 * MIB, 0.05
-# Memory that an open stream may well take: its task, its frames, its connections.
+# Memory that an open stream may well take: its task, its frames, its connections. A WebSocket's is of the same size: its
+# buffers, the two windows of its compression, what the application remembers of it.
 _LOAD_A_STREAM = 256 * 1024
 
 # Recorded from outside. All other series end where the agent stopped answering: what they showed is not what is now.
 _FROM_OUTSIDE = frozenset(
     {
         "rss_bytes", "mapped_bytes", "shared_bytes", "pss_bytes", "private_bytes", "outgoing_connections",
-        "children", "children_rss_bytes", "children_pss_bytes", "whole_pss_bytes", "threads", "fds",
+        "client_connections", "children", "children_rss_bytes", "children_pss_bytes", "whole_pss_bytes", "threads", "fds",
         "cgroup_working_bytes", "cgroup_limit_bytes",
     }
 )  # fmt: skip
@@ -317,9 +318,18 @@ class Readings:
         return _drift([value for _, value in points]), _drift(then) if others else None
 
     def explained_by_load(self, amount: float, seconds: float) -> bool:
-        """Whether the streams that were opened in this time may well take so many bytes."""
-        more = self.gained("open_streams", seconds)
-        return more is not None and more >= 1 and amount <= more * _LOAD_A_STREAM
+        """Whether the streams, or the connections with a task, that were opened in this time may well take so many bytes."""
+        more = max(self.gained("open_streams", seconds) or 0.0, self.more_served(seconds) or 0.0)
+        return more >= 1 and amount <= more * _LOAD_A_STREAM
+
+    def more_served(self, seconds: float) -> float | None:
+        """How many more connections of clients are served by a task than at the beginning of this time; None: not known.
+
+        A WebSocket is one, and no stream. A connection that is kept for a next request has no task at most servers, and little
+        memory.
+        """
+        clients, tasks = (self.gained(name, seconds) for name in ("client_connections", "tasks"))
+        return None if clients is None or tasks is None else min(clients, tasks)
 
     def follows_streams(self, amount: float, seconds: float) -> bool:
         """Whether so many more things may be those of streams that were opened: at most a few for each."""
@@ -328,13 +338,16 @@ class Readings:
 
     def follows_connections(self, amount: float, seconds: float) -> bool:
         """The same of clients' connections, which are counted where streams are not: a WebSocket is one, with a few tasks."""
-        fds, outgoing = (self.gained(name, seconds) for name in ("fds", "outgoing_connections"))
-        return fds is not None and (fds - max(0.0, outgoing or 0.0)) * 10 >= amount
+        more = self.gained("client_connections", seconds)
+        if more is None:  # none of TCP's: whatever has a descriptor, and is no connection to others
+            fds, outgoing = (self.gained(name, seconds) for name in ("fds", "outgoing_connections"))
+            more = None if fds is None else fds - max(0.0, outgoing or 0.0)
+        return more is not None and more * 10 >= amount
 
     def follows_threads(self, amount: float, seconds: float) -> bool:
-        """Whether so many more threads may be those of streams that were opened: one for each."""
-        more = self.gained("open_streams", seconds)
-        return more is not None and more * 2 >= amount
+        """Whether so many more threads may be those of streams that were opened, or of WebSockets: one for each."""
+        more = max(self.gained(name, seconds) or 0.0 for name in ("open_streams", "client_connections"))
+        return more * 2 >= amount
 
     def mapped_elsewhere(self, amount: float) -> bool:
         """Whether so many bytes of resident memory belong to neither allocator, as the balance knows."""
@@ -352,10 +365,20 @@ class Readings:
         return more is not None and more >= MOST * rise.amount
 
     def streams_evidence(self, seconds: float) -> tuple[Evidence, ...]:
-        """How many streams are open, and how many more than at the beginning of this time."""
-        more = self.gained("open_streams", seconds)
-        now = () if self.open_streams is None else (Evidence("open streams", self.open_streams, "count"),)
-        return now if more is None else (*now, Evidence("more open streams in this time", more, "count"))
+        """How many streams are open, and how many more than at the beginning of this time; of connections that are no streams
+        the latter."""
+        more, served = self.gained("open_streams", seconds), self.more_served(seconds)
+        found = [] if self.open_streams is None else [Evidence("open streams", self.open_streams, "count")]
+        if more is not None:
+            found.append(Evidence("more open streams in this time", more, "count"))
+        if served is not None and served > max(1.0, more or 0.0):
+            found.append(Evidence("more connections of clients that tasks serve, in this time", served, "count"))
+        return tuple(found)
+
+    def loaded_by(self, seconds: float) -> str:
+        """What there is more of in this time, by which `explained_by_load` explains: "streams", or "clients' connections"."""
+        streams, served = self.gained("open_streams", seconds) or 0.0, self.more_served(seconds) or 0.0
+        return "streams" if streams >= served else "clients' connections"
 
 
 def _drift(values: Sequence[float]) -> float | None:

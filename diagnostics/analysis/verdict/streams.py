@@ -206,15 +206,19 @@ def upstreams(readings: Readings) -> Finding | None:
         evidence: tuple[Evidence, ...] = (count, Evidence("the longest for", longest, "seconds"))
         return Finding("unclosed_upstreams", "high", says, evidence, _ids(abandoned[:3]))
     rise = readings.rise("outgoing_connections")
-    if rise is None or rise.amount < _LEAST_CONNECTIONS or readings.follows_streams(rise.amount, rise.trend.seconds):
+    if rise is None or rise.amount < _LEAST_CONNECTIONS:
+        return None
+    seconds = rise.trend.seconds
+    # Of a gateway for WebSockets each client has a connection to another, and no stream.
+    if readings.follows_streams(rise.amount, seconds) or 2 * (readings.more_served(seconds) or 0.0) >= rise.amount:
         return None
     evidence = (
-        Evidence(f"connections to others, more within {rise.trend.seconds:.0f} s", rise.amount, "count"),
+        Evidence(f"connections to others, more within {seconds:.0f} s", rise.amount, "count"),
         Evidence("connections to others now", rise.trend.last or 0, "count"),
-        *readings.streams_evidence(rise.trend.seconds),
+        *readings.streams_evidence(seconds),
     )
     says = f"Connections to others grow by {rise.amount:.0f}"
-    if readings.gained("open_streams", rise.trend.seconds) is None:
+    if readings.gained("open_streams", seconds) is None:
         return Finding("unclosed_upstreams", "low", f"{says}; how many streams are open is not known.", evidence)
     return Finding("unclosed_upstreams", "medium", f"{says} while open streams do not.", evidence)
 

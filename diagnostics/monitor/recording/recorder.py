@@ -322,14 +322,15 @@ class Recorder:
         track.saw(cgroup)
         sample = await self._ask(worker, process, track)
         served = await asyncio.to_thread(worker.served)
-        kernel_bytes, outgoing = (served.kernel_bytes, served.outgoing) if served.ports else (None, None)
+        told = (served.kernel_bytes, served.outgoing, served.connections) if served.ports else (None, None, None)
+        kernel_bytes, outgoing, clients = told
         # The worker may have ended, and its recording with it, while its agent was asked.
         if self._tracks.get(worker.pid) is track:
             children = look.children_of(worker.name)
             own = look.own(worker.pid)
             if not look.fresh or look.time == self._last_look:  # what was read before is no reading of now
                 own, children = None, replace(children, pss=None)
-            track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing, own, children))
+            track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing, clients, own, children))
 
     def _begin(self, worker: Worker) -> _WorkerTrack | None:
         identified = identity(worker.pid)

@@ -47,6 +47,7 @@ FIELDS: tuple[Field, ...] = (
     Field("threads", "count"),
     Field("fds", "count"),
     Field("outgoing_connections", "count"),
+    Field("client_connections", "count"),
     Field("cpu_seconds", "seconds, total", "last"),
     Field("mapped_bytes", "bytes"),
     Field("shared_bytes", "bytes"),
@@ -95,6 +96,7 @@ JUDGED: tuple[str, ...] = (
     "gc_collections_2",
     "tasks",
     "outgoing_connections",
+    "client_connections",
     "open_streams",
     "streams_finished_total",
     "buffered_app_bytes",
@@ -128,6 +130,7 @@ def vitals(
     kernel_bytes: int | None,
     sample: Mapping[str, Any] | None,
     outgoing: int | None = None,
+    clients: int | None = None,
     own: Rollup | None = None,
     children: Children | None = None,
 ) -> tuple[float, ...]:
@@ -135,6 +138,7 @@ def vitals(
 
     kernel_bytes   in the send queues of the worker's clients, None where they cannot be told from other sockets
     outgoing       TCP connections to others, its clients' not counted; None likewise
+    clients        TCP connections of its clients; None likewise
     own            PSS and private bytes, None where the kernel does not tell
     children       the worker's children that are no workers themselves; None where nobody looked
     sample         the agent's answer to the operation `sample`, None where it gave none
@@ -148,6 +152,7 @@ def vitals(
         "threads": process.threads,
         "fds": process.fds,
         "outgoing_connections": outgoing,
+        "client_connections": clients,
         "cpu_seconds": process.cpu_seconds,
         "mapped_bytes": process.mapped_bytes,
         "shared_bytes": process.shared_bytes,

@@ -456,6 +456,38 @@ def test_plain_load_gives_no_alarm(each: int) -> None:
     assert (told.word, told.alarm) == ("load_only", False)
 
 
+@pytest.mark.parametrize("each", [60_000, 200_000])
+def test_websockets_that_come_and_stay_are_load(each: int) -> None:
+    """A chat whose clients connected one by one, 50 KB each: "Objects are retained", as a WebSocket is no stream."""
+    come = dict.fromkeys(
+        ("tasks", "threads", "outgoing_connections", "client_connections"), line(lambda second: 10 + second)
+    )
+    told = verdict(
+        readings(
+            open_streams=0,
+            series=series(
+                **come,
+                open_streams=line(lambda second: 0),
+                in_use_bytes=line(lambda second: 60 * MIB + each * second),
+                rss_bytes=line(lambda second: 100 * MIB + each * second),
+            ),
+        )
+    )
+    assert (told.word, told.alarm) == ("load_only", False)
+    assert told.finding.confidence == "medium"
+    assert "clients' connections" in told.finding.says
+
+
+def test_connections_that_are_only_kept_for_a_next_request_explain_no_growth() -> None:
+    """They have no task. What grows by more than clients take is told beside them, too."""
+    clients = line(lambda second: 10 + 2 * second)
+    kept = series(client_connections=clients, in_use_bytes=GROWING, python_live_bytes=GROWING)
+    assert verdict(readings(series=kept)).word == "retained_objects"
+    heavy = line(lambda second: 60 * MIB + 1_000_000 * second)
+    served = series(client_connections=clients, tasks=clients, in_use_bytes=heavy, python_live_bytes=heavy)
+    assert verdict(readings(series=served)).word == "retained_objects"
+
+
 def test_a_service_that_does_not_grow_is_told_so() -> None:
     told = verdict(readings())
     assert (told.word, told.alarm, told.also) == ("load_only", False, ())
