@@ -23,6 +23,7 @@ class Finding:
     outdated  whether the capture that it stands on shows growth of another pace than memory has now: another one tells more
     captured  whether it tells what a capture found to be held, and not whether that grows
     line      the line that allocates most of what grows, by the live heap, with its figures; see `culprit/growing.py`
+    load      bytes of growth that are explained by the streams or connections which clients have opened meanwhile
     unheld    whether no container of Python's holds what grows: then it is no cache that fills
     """
 
@@ -39,3 +40,4 @@ class Finding:
     outdated: bool = False
     captured: bool = False
     line: Mapping[str, Any] | None = None
+    load: float = 0.0

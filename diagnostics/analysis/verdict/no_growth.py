@@ -56,7 +56,7 @@ def load(readings: Readings) -> Finding | None:
         if not (follows or rest < readings.least_growth or readings.explained_by_load(rest, rise.trend.seconds)):
             return None  # it grows by more than open streams explain
         says = f"the number of open {readings.loaded_by(rise.trend.seconds)}" if follows else "what open streams buffer"
-        return Finding("load_only", "medium", f"Memory grows with {says}.{unseen}", evidence)
+        return Finding("load_only", "medium", f"Memory grows with {says}.{unseen}", evidence, load=rise.amount)
     open_series = open_questions(readings)
     if open_series:
         return _with_streams(readings, open_series, unseen)
@@ -83,13 +83,14 @@ def load(readings: Readings) -> Finding | None:
 
 def _with_streams(readings: Readings, open_series: list[tuple[str, Drift]], unseen: str) -> Finding | None:
     """Growth that is not excluded, but all of which would be what the streams take that were opened meanwhile."""
-    if not all(readings.explained_by_load(bound.high * bound.seconds, bound.seconds) for _, bound in open_series):
+    most = [(bound.high * bound.seconds, bound.seconds) for _, bound in open_series]
+    if not all(readings.explained_by_load(amount, seconds) for amount, seconds in most):
         return None
     evidence = [slope_evidence(what, bound) for what, bound in open_series]
     evidence += readings.streams_evidence(open_series[0][1].seconds)
     opened = readings.loaded_by(open_series[0][1].seconds)
     says = f"Whatever memory gains is no more than the {opened} take that were opened meanwhile.{unseen}"
-    return Finding("load_only", "medium", says, tuple(evidence))
+    return Finding("load_only", "medium", says, tuple(evidence), load=max(amount for amount, _ in most))
 
 
 def open_questions(readings: Readings) -> list[tuple[str, Drift]]:

@@ -24,10 +24,11 @@ __all__ = ["Told", "verdict_on_whole"]
 
 
 class Told(NamedTuple):
-    """What the verdict on one worker says: its word, and how sure it is."""
+    """What the verdict on one worker says: its word, how sure it is, and how many bytes grew by what clients have opened."""
 
     word: str
     confidence: Confidence
+    load: float = 0.0
 
 
 def verdict_on_whole(
@@ -79,6 +80,12 @@ def verdict_on_whole(
         first = workers[alarms[0]]
         says = f"{grows}; the verdict on worker {', '.join(alarms)} tells more."
         return Verdict(Finding(first.word, first.confidence, says + reserve, tuple(evidence)))
+    if sum(told.load for told in workers.values()) >= MOST * rise.amount:
+        names = ", ".join(sorted(worker for worker, told in workers.items() if told.load))
+        says = f"{grows}, by what clients have opened meanwhile: the verdict on worker {names} tells more."
+        return Verdict(
+            Finding("load_only", "medium" if name == "pss_bytes" else "low", says + reserve, tuple(evidence))
+        )
     if processes == 1 and len(workers) == 1:
         # What that process's memory does its own verdict tells, with readings that the sum has not; and PSS rises, too, where
         # another process ends that used the same libraries.

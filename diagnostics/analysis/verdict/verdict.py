@@ -63,6 +63,7 @@ class Verdict:
             "path": self.finding.path,
             "line": self.finding.line,
             "streams": list(self.finding.streams),
+            "load_bytes": round(self.finding.load),
             "evidence": [evidence.to_json() for evidence in self.finding.evidence],
             "next": _command(self.finding, url, worker),
             "fix": cause.fix,

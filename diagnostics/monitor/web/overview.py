@@ -133,7 +133,7 @@ class Overview:
         """The sums over all processes, and the verdict on the service as a whole."""
         look = await self._whole.look()
         told = {
-            snapshot.worker: Told(verdict["verdict"], verdict["confidence"])
+            snapshot.worker: Told(verdict["verdict"], verdict["confidence"], verdict["load_bytes"])
             for snapshot, verdict in zip(snapshots, verdicts, strict=True)
         }
         alarms = any(verdict["alarm"] for verdict in verdicts)

@@ -476,6 +476,7 @@ def test_websockets_that_come_and_stay_are_load(each: int) -> None:
     assert (told.word, told.alarm) == ("load_only", False)
     assert told.finding.confidence == "medium"
     assert "clients' connections" in told.finding.says
+    assert told.finding.load > MIB
 
 
 def test_connections_that_are_only_kept_for_a_next_request_explain_no_growth() -> None:
@@ -790,6 +791,13 @@ def test_the_whole_grows_where_no_worker_does() -> None:
     assert "no single worker's verdict explains it" in told.finding.says
     told = verdict_on_whole(grown, workers={"0": CALM, "1": Told("child_growth", "medium")}, **known)
     assert (told.word, told.finding.says.endswith("the verdict on worker 1 tells more.")) == ("child_growth", True)
+    # Streams or WebSockets that came to all workers and stay: each worker's verdict explains its own part.
+    loaded = {name: Told("load_only", "medium", 20 * MIB) for name in ("0", "1")}
+    told = verdict_on_whole(grown, workers=loaded, **known)
+    assert (told.word, told.finding.confidence, told.alarm) == ("load_only", "medium", False)
+    assert "worker 0, 1" in told.finding.says
+    little = {"0": Told("load_only", "medium", 2 * MIB), "1": CALM}
+    assert verdict_on_whole(grown, workers=little, **known).word == "whole_growth"
     unknown = {"0": CALM, "1": Told("waiting_garbage", "medium")}
     assert verdict_on_whole(grown, workers=unknown, **known).word == "whole_growth"  # another process may be what grows
     tmpfs = line(lambda second: 300 * MIB + 400_000 * second)
@@ -822,6 +830,8 @@ def test_of_a_service_of_one_process_the_sum_accuses_nobody_whom_its_own_verdict
     assert told.finding.says.endswith("which is one process; the verdict on worker 0 tells why.")
     told = verdict_on_whole(grown, workers={"0": CALM}, **known)
     assert (told.word, told.finding.confidence, told.alarm) == ("inconclusive", "low", False)
+    told = verdict_on_whole(grown, workers={"0": Told("load_only", "medium", 40 * MIB)}, **known)
+    assert (told.word, told.finding.confidence, told.alarm) == ("load_only", "medium", False)
     told = verdict_on_whole(grown, workers={"0": Told("retained_objects", "high")}, **known)
     assert (told.word, told.alarm) == ("retained_objects", True)
 
