@@ -129,7 +129,9 @@ def _service(service: dict[str, Any]) -> list[RenderableType]:
         f"{name} {_size(service[key])}"
         for name, key in (("RSS", "rss_bytes"), ("PSS", "pss_bytes"), ("private", "private_bytes"))
     )
-    head = Text(f"service: {service['count']} processes, {service['workers']} of them workers; {sizes}", style="bold")
+    count, workers = service["count"], service["workers"]
+    many = f"{count} process{'' if count == 1 else 'es'}, {workers} worker{'' if workers == 1 else 's'} among them"
+    head = Text(f"service: {many}; {sizes}", style="bold")
     reasons = [Text(f"  {name} unknown: {printable(why)}") for name, why in service["unknown"].items()]
     verdict = service["verdict"]
     says = Text(f"{verdict['title']}  ", style="bold red" if verdict["alarm"] else "bold green")
@@ -154,13 +156,17 @@ def _others(service: dict[str, Any]) -> list[RenderableType]:
     if not rows:
         return []
     table = Table(box=None)
-    for column in ("pid", "program", "is", "of worker", "RSS", "PSS", "private", ""):
+    for column in ("pid", "program", "is", "of worker", "RSS", "PSS", "private"):
         table.add_column(column, justify="right" if column in ("pid", "RSS", "PSS", "private") else "left")
+    of_reason: dict[str, list[int]] = {}  # below the table: beside it, in 80 columns, a sentence would be one word wide
     for row in rows:
         sizes = (_size(row[key]) for key in ("rss_bytes", "pss_bytes", "private_bytes"))
-        cells = (str(row["pid"]), row["program"], row["role"], row["worker"] or "", *sizes, row["reason"] or "")
+        cells = (str(row["pid"]), row["program"], row["role"], row["worker"] or "", *sizes)
         table.add_row(*(Text(printable(word)) for word in cells))
-    return [table]
+        if row["reason"]:
+            of_reason.setdefault(row["reason"], []).append(row["pid"])
+    reasons = (f"  pid {', '.join(map(str, pids))}: {printable(why)}" for why, pids in of_reason.items())
+    return [table, *map(Text, reasons)]
 
 
 def _process(row: dict[str, Any]) -> str:

@@ -143,6 +143,27 @@ def test_what_else_was_found_is_printed_and_the_end_of_a_former_life_comes_first
     assert places == sorted(places)
 
 
+def test_why_a_process_has_no_agent_is_a_sentence_below_the_table_in_a_narrow_terminal_too(
+    service: Any, http: Any
+) -> None:
+    """In 80 columns it was a column of one word a line."""
+    overview = http(
+        f"{service.monitor}/debug/memory", headers={"Authorization": "Bearer look", "Accept": "application/json"}
+    ).json()
+    why = "it does not listen, so it has no agent; start the service with DIAGNOSTICS_AGENT=always to capture it"
+    known = {"role": "child", "rss_bytes": 1, "pss_bytes": 1, "private_bytes": 1, "reason": why}
+    overview["service"]["children"] = [
+        {**known, "pid": pid, "program": "python3", "worker": "0"} for pid in (4_000_001, 4_000_002)
+    ]
+    out = io.StringIO()
+    Console(file=out, width=80).print(shown(overview))
+    lines = out.getvalue().splitlines()
+    said = next(number for number, line in enumerate(lines) if "it does not listen" in line)
+    assert lines[said].startswith("  pid 4000001, 4000002: it does not listen")
+    assert "capture it" in lines[said + 1]
+    assert "service: 1 process, 1 worker among them;" in out.getvalue()
+
+
 def test_rules_are_shown_and_tried_on_the_recording(service: Any, eventually: Any, tmp_path: Path) -> None:
     look = {"DIAGNOSTICS_READ_TOKEN": "look"}
     code, text = told("rules", service.monitor, **look)
