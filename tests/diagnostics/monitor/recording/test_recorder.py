@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import logging
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -67,6 +69,21 @@ def timeline(http: Any, service: Any, query: str = "") -> Any:
 def last_row(http: Any, service: Any) -> Any:
     told = timeline(http, service)
     return told["rows"][-1] if told and told["rows"] else {}
+
+
+def test_connections_of_clients_are_counted_and_those_to_others_are_not(
+    observed: Any, http: Any, eventually: Any
+) -> None:
+    """What a WebSocket is to the record: a verdict weighs growth against them."""
+    service = observed(APP, env=FAST)
+    eventually(lambda: last_row(http, service).get("client_connections") == 0, what="no client")
+    address = urlsplit(service.url)
+    with contextlib.ExitStack() as opened:
+        for _ in range(3):
+            opened.enter_context(socket.create_connection((address.hostname, address.port), timeout=60))
+        row = eventually(lambda: last_row(http, service).get("client_connections") == 3 and last_row(http, service))
+        assert row["outgoing_connections"] == 0
+    eventually(lambda: last_row(http, service).get("client_connections") == 0, what="no client any more")
 
 
 def test_a_service_is_recorded_from_inside_and_outside(observed: Any, http: Any, eventually: Any) -> None:
