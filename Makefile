@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-# The tests start some thousand processes; without compiled files each of them would compile all it imports, an eighth of a relay's start.
+# The tests start some thousand processes; without compiled files each of them would compile all that it imports of ours.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: bench bench-quick bounds chaos chaos-seeds clean demo field fuzz fuzz-parsers imports install installs lint long matrix museum museum-table phoenix \

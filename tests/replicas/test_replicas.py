@@ -48,11 +48,12 @@ def test_seeds_of_make_replicas_side_by_side(tmp_path: Path) -> None:
     record = Record(tmp_path / "record.json")
     options = argparse.Namespace(streams=12, seconds=math.inf, clusters=2)
     failed = asyncio.run(run_seeds(options, [3, 4, 5], record))
-    (entry,) = record.entries
-    assert (failed, entry["wrong"]) == (0, [])
+    assert failed == 0
+    assert [entry["wrong"] for entry in record.entries if entry["wrong"]] == []
     assert record.done() == {3, 4, 5}
-    assert sum(entry["counts"].values()) == entry["streams"] == 36
-    assert set(entry["counts"]) <= {"whole", "stream_broken", "stream_not_found"}
+    counts = sum((Counter(entry["counts"]) for entry in record.entries), Counter())  # after midnight there are two
+    assert counts.total() == 36
+    assert set(counts) <= {"whole", "stream_broken", "stream_not_found"}
     assert plan_of(3, 12) == plan_of(3, 12) != plan_of(4, 12)
 
 

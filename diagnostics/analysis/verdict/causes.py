@@ -82,7 +82,7 @@ CAUSES: Final[dict[str, Cause]] = {
         True,
         "diagnostics capture URL --kind tasks",
         "Use one executor with a bound on its threads, and shut it down; give every wait of a thread a deadline.",
-        "threads that grow by 20, and open streams that do not",
+        "threads that grow by 20, and neither open streams nor clients' connections that do",
         "a `tasks` capture shows that half of them run one function",
         (tasks.threads,),
     ),

@@ -83,14 +83,14 @@ def load(readings: Readings) -> Finding | None:
 
 def _with_streams(readings: Readings, open_series: list[tuple[str, Drift]], unseen: str) -> Finding | None:
     """Growth that is not excluded, but all of which would be what the streams take that were opened meanwhile."""
-    most = [(bound.high * bound.seconds, bound.seconds) for _, bound in open_series]
-    if not all(readings.explained_by_load(amount, seconds) for amount, seconds in most):
+    if not all(readings.explained_by_load(bound.high * bound.seconds, bound.seconds) for _, bound in open_series):
         return None
     evidence = [slope_evidence(what, bound) for what, bound in open_series]
     evidence += readings.streams_evidence(open_series[0][1].seconds)
+    gains = (bound.slope * bound.seconds for _, bound in open_series)
     opened = readings.loaded_by(open_series[0][1].seconds)
     says = f"Whatever memory gains is no more than the {opened} take that were opened meanwhile.{unseen}"
-    return Finding("load_only", "medium", says, tuple(evidence), load=max(amount for amount, _ in most))
+    return Finding("load_only", "medium", says, tuple(evidence), load=max(0.0, *gains))
 
 
 def open_questions(readings: Readings) -> list[tuple[str, Drift]]:
