@@ -62,7 +62,7 @@ def table(entries: Iterable[dict[str, Any]]) -> str:
         "stream_not_found": "its relay was killed before it had copied anything, and `stream_not_found`",
         "WRONG": "anything else",
     }
-    ran = f"{sums['seeds']} seeds of the {AIM:,} aimed at, with {sums['streams']:,} streams"
+    ran = f"{sums['seeds']:,} seeds of the {AIM:,} aimed at, with {sums['streams']:,} streams"
     return "\n".join(
         (
             f"{ran} over {sums['connections']:,} connections, from {min(dates, default='')} to {max(dates, default='')}.",

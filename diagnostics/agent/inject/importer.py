@@ -1,8 +1,11 @@
 """Imports the agent's modules into other people's services, with less memory than Python's own importer takes.
 
-What only people read is dropped, as nothing in the agent uses it: docstrings before a module runs, and afterwards annotations
-of its functions and classes. On Python 3.14 each annotated function has a second one, `__annotate__`, with code of its own,
-which is a fifth of the agent's memory; on older versions annotations are a tuple for each function.
+What only people read is left out, as nothing in the agent uses it. Docstrings are not in the bytecode that `diagnostics run`
+keeps for its own Python, that of `python -OO`: to take them out of code that is loaded already needs new code, and gives back
+next to nothing. Where there is no such bytecode, what Python itself would load is loaded, and written. Annotations of
+functions and classes are dropped once a module has run. On Python 3.14 each annotated function has a second one,
+`__annotate__`, with code of its own, which is a fifth of the agent's memory; on older versions annotations are a tuple for each
+function.
 
 The law of this file: it is loaded by itself, before the agent's package is, so it imports nothing of it.
 """
@@ -11,20 +14,19 @@ from __future__ import annotations
 
 import os
 import sys
-from _operator import is_ as _is
+from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader, cache_from_source
+from _imp import _fix_co_filename  # type: ignore[attr-defined]
+from marshal import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType, ModuleType
+    from types import ModuleType
     from typing import Any
 
 __all__ = ["Importer", "code_of", "drop_annotations"]
 
 _EXTENSION = ".abi3.so"
-# Flags of a code object (the module `inspect` has their names, and is slow to import).
-_OPTIMIZED, _HAS_DOCSTRING = 0x1, 0x4000000
-_FLAGGED = sys.version_info >= (3, 14)
 
 
 class Importer:
@@ -60,6 +62,7 @@ class Importer:
 
     def find_spec(self, name: str) -> Any:
         """The spec of the module `name`, whose first part is the package's name; None where there is none."""
+        from _frozen_importlib import ModuleSpec
         from _frozen_importlib_external import spec_from_file_location
 
         place = "/".join((self._folder, *name.split(".")[1:]))
@@ -73,25 +76,26 @@ class Importer:
             sys.path_importer_cache[place] = finder
             inside = [place]
             place += "/__init__"
+        if not os.path.exists(place + ".py"):
+            return None
         loader: Any = self
-        return (
-            spec_from_file_location(name, place + ".py", loader=loader, submodule_search_locations=inside)
-            if os.path.exists(place + ".py")
-            else None
-        )
+        # Not by spec_from_file_location, with which each module keeps the path of its bytecode, too.
+        spec = ModuleSpec(name, loader, origin=place + ".py")
+        spec.submodule_search_locations = inside
+        return spec
 
     def create_module(self, spec: Any) -> None:
         """None: Python makes the module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        name, file = module.__name__, str(module.__file__)
+        spec: Any = module.__spec__
+        name, file = spec.name, spec.origin
+        module.__file__ = file
         if self._code is None:
-            from _frozen_importlib_external import SourceFileLoader
-
-            code: Any = SourceFileLoader(name, file).get_code(name)
+            code: Any = _kept_without_docstrings(file) or SourceFileLoader(name, file).get_code(name)
         else:
             code = self._code(file)
-        exec(_without_docstrings(code), module.__dict__)  # noqa: S102  # what every loader does
+        exec(code, module.__dict__)  # noqa: S102  # what every loader does
         module.__doc__ = None
         drop_annotations(module)
 
@@ -130,40 +134,35 @@ class _Folder:
 
 def code_of(file: str) -> Any:
     """The code of a source file, from its bytecode `<file>c` where that is of this Python. No cache is read or written."""
-    from _frozen_importlib_external import MAGIC_NUMBER
-    from _imp import _fix_co_filename  # type: ignore[attr-defined]
-    from marshal import loads
+    content = _content(file + "c")
+    if content[:4] == MAGIC_NUMBER:
+        return _code_in(content, file)
+    with open(file, "rb") as source:
+        return compile(source.read(), file, "exec", dont_inherit=True)
 
+
+def _kept_without_docstrings(file: str) -> Any:
+    """The code of a source file, from the bytecode of `python -OO`; None where that is not of this Python and this source."""
+    content, source = _content(cache_from_source(file, optimization="2")), os.stat(file)
+    # The header of PEP 552, of bytecode that knows its source by second and size.
+    of_source = b"".join(
+        (number & 0xFFFFFFFF).to_bytes(4, "little") for number in (int(source.st_mtime), source.st_size)
+    )
+    return _code_in(content, file) if content[:16] == MAGIC_NUMBER + bytes(4) + of_source else None
+
+
+def _content(file: str) -> bytes:
     try:
-        with open(file + "c", "rb") as bytecode:
-            content = bytecode.read()
+        with open(file, "rb") as opened:
+            return opened.read()
     except OSError:
-        content = b""
-    if content[:4] != MAGIC_NUMBER:
-        with open(file, "rb") as source:
-            return compile(source.read(), file, "exec", dont_inherit=True)
-    code = loads(memoryview(content)[16:])  # noqa: S302  # after the header of PEP 552
+        return b""
+
+
+def _code_in(bytecode: bytes, file: str) -> Any:
+    code = loads(memoryview(bytecode)[16:])  # noqa: S302  # after the header
     _fix_co_filename(code, file)
     return code
-
-
-def _without_docstrings(code: CodeType) -> CodeType:
-    """The code of a module, whose functions have None in the place of their docstrings.
-
-    A function's docstring is its first constant: since Python 3.14 where a flag says so; before, wherever that is a string, and
-    a lambda or comprehension has none.
-    """
-    kind, constants = type(code), list(code.co_consts)
-    flags, documented = code.co_flags, False
-    if flags & _OPTIMIZED and constants and isinstance(constants[0], str):
-        documented = bool(flags & _HAS_DOCSTRING) if _FLAGGED else not code.co_name.startswith("<")
-    if documented:
-        constants[0] = None
-        flags &= ~_HAS_DOCSTRING if _FLAGGED else ~0
-    constants = [_without_docstrings(each) if type(each) is kind else each for each in constants]
-    if not documented and all(map(_is, constants, code.co_consts)):
-        return code
-    return code.replace(co_consts=tuple(constants), co_flags=flags)
 
 
 def drop_annotations(module: ModuleType) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import dis
+import compileall
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
-from types import CodeType
+from typing import Any
 
 import pytest
 
 import diagnostics
-from diagnostics.agent.inject.importer import _without_docstrings
 
 PACKAGE = Path(diagnostics.__file__).parent
+IMPORTER = PACKAGE / "agent" / "inject" / "importer.py"
 SOURCES = sorted((PACKAGE / "agent").rglob("*.py"))
 
 # Loads every module of the agent as a service does, and tells what is left on its functions.
@@ -46,13 +47,19 @@ print(json.dumps({
 """
 
 
-def test_every_module_of_the_agent_loads_without_docstrings_and_annotations() -> None:
+def test_every_module_of_the_agent_loads_without_docstrings_and_annotations(tmp_path: Path) -> None:
     paths = [path.relative_to(PACKAGE).with_suffix("") for path in SOURCES]
     left_out = ("agent/native", "agent/inject/path")
     names = ["." + ".".join(path.parts) for path in paths if not path.as_posix().startswith(left_out)]
     names = [name.removesuffix(".__init__") for name in names]
+    kept = os.environ | {"PYTHONPYCACHEPREFIX": str(tmp_path)}
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "-o", "2", str(PACKAGE)], env=kept, check=True)
     done = subprocess.run(
-        [sys.executable, "-c", LOAD_ALL, str(PACKAGE), *names], capture_output=True, encoding="utf-8", check=False
+        [sys.executable, "-c", LOAD_ALL, str(PACKAGE), *names],
+        env=kept,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -62,33 +69,91 @@ def test_every_module_of_the_agent_loads_without_docstrings_and_annotations() ->
     assert told["annotated"] == []
 
 
-def codes(code: CodeType) -> list[CodeType]:
-    return [code, *(inner for each in code.co_consts if isinstance(each, CodeType) for inner in codes(each))]
+# Loads `package` from the folder `argv[1]` as a service does; tells what came of it, and whose source Python compiled for that.
+LOAD_PACKAGE = """
+import json, sys
+globals_ = {"__name__": "importer"}
+exec(compile(open(sys.argv[2]).read(), "importer", "exec"), globals_)
+compiled = []
+sys.addaudithook(lambda event, told: compiled.append(str(told[1])) if event == "compile" else None)
+globals_["Importer"]("package", sys.argv[1]).import_package()
+from package import module
+print(json.dumps({"doc": module.documented.__doc__, "value": module.VALUE, "compiled": len(compiled)}))
+"""
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_what_a_docstring_is_replaced_by_is_loaded_by_no_instruction(source: Path) -> None:
-    """The compiler keeps equal constants once: a function that returned its own docstring would return None."""
-    whole = codes(compile(source.read_bytes(), str(source), "exec", dont_inherit=True))
-    lean = codes(_without_docstrings(whole[0]))
-    assert len(whole) == len(lean)
-    for before, after in zip(whole, lean, strict=True):
-        changed = {place for place, each in enumerate(before.co_consts)
-                   if not isinstance(each, CodeType) and each is not after.co_consts[place]}  # fmt: skip
-        loaded = {each.arg for each in dis.get_instructions(before) if each.opname.startswith("LOAD_CONST")}
-        assert changed <= {0}
-        assert not changed & loaded, f"{before.co_qualname} uses a constant that equals its docstring"
+class Package:
+    """Two modules of a service's, and Python's bytecode of them, in a folder of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bytecode = folder / "__pycache__"
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+        self.write(value=1)
+
+    def write(self, value: int) -> None:
+        (self.folder / "module.py").write_text(f"VALUE = {value}\ndef documented():\n    'told to people'\n")
+
+    def compile(self, *levels: int) -> None:
+        for level in levels:
+            assert compileall.compile_dir(self.folder, quiet=1, optimize=level)
+
+    def kept(self) -> dict[str, bytes]:
+        return {each.name: each.read_bytes() for each in self.bytecode.glob("*")}
+
+    def load(self, *options: str, **variables: str) -> dict[str, object]:
+        command = [sys.executable, *options, "-c", LOAD_PACKAGE, str(self.folder), str(IMPORTER)]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPYCACHEPREFIX"} | variables
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
 
 
-def test_constants_that_are_no_docstrings_stay() -> None:
-    names: dict[str, object] = {}
-    source = (
-        "def documented():\n    'text'\n    return 'value'\n"
-        "def bare():\n    return 'value'\n"
-        "short = lambda: 'value'\n"
-        "many = lambda: list('value' for _ in range(2))\n"
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    return Package(tmp_path / "package")
+
+
+def test_bytecode_without_docstrings_is_used_whatever_the_options_are(package: Package) -> None:
+    package.compile(0, 2)
+    before = package.kept()
+    for options in ((), ("-O",), ("-OO",)):
+        assert package.load(*options) == {"doc": None, "value": 1, "compiled": 0}
+    assert package.kept() == before
+
+
+def test_bytecode_of_a_source_that_has_changed_is_not_used(package: Package) -> None:
+    package.compile(0, 2)
+    package.write(value=10)  # its size is another one: bytecode knows its source by size and second
+    assert package.load() == {"doc": "told to people", "value": 10, "compiled": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", bytes(16), b"\xff" * 40])
+def test_bytecode_that_is_torn_or_of_another_python_is_not_used(package: Package, content: bytes) -> None:
+    package.compile(0, 2)
+    for lean in package.bytecode.glob("*.opt-2.pyc"):
+        lean.write_bytes(content)
+    assert package.load() == {"doc": "told to people", "value": 1, "compiled": 0}
+
+
+def test_without_such_bytecode_it_is_loaded_as_python_does(package: Package) -> None:
+    assert package.load(PYTHONDONTWRITEBYTECODE="1") == {"doc": "told to people", "value": 1, "compiled": 2}
+    assert package.kept() == {}
+    assert package.load() == {"doc": "told to people", "value": 1, "compiled": 2}
+    before = package.kept()
+    assert len(before) == 2
+    assert package.load() == {"doc": "told to people", "value": 1, "compiled": 0}
+    assert package.kept() == before
+
+
+def test_run_has_compiled_the_agent_before_the_command_starts(launch: Any, tmp_path: Path) -> None:
+    script = "import pathlib, sys; print('found', sorted(each.name for each in pathlib.Path(sys.argv[1]).rglob('*.opt-2.pyc')))"
+    kept = tmp_path / "kept"
+    command = ["diagnostics", "run", "--listen", "127.0.0.1:0", "--", sys.executable, "-c", script, str(kept)]
+    launched = launch(
+        sys.executable, "-m", *command, env={"PYTHONPYCACHEPREFIX": str(kept), "DIAGNOSTICS_DIR": str(tmp_path / "dir")}
     )
-    exec(_without_docstrings(compile(source, "example", "exec")), names)  # this file's own text
-    values = [names[name]() for name in ("documented", "bare", "short", "many")]  # type: ignore[operator]
-    assert values == ["value", "value", "value", ["value", "value"]]
-    assert [names[name].__doc__ for name in ("documented", "bare", "short", "many")] == [None] * 4
+    found = launched.wait_for("found")
+    for module in ("endpoint", "lifecycle", "lookout", "errors", "protocol"):
+        assert f"'{module}.{sys.implementation.cache_tag}.opt-2.pyc'" in found
