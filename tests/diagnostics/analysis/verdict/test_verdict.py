@@ -479,6 +479,19 @@ def test_websockets_that_come_and_stay_are_load(each: int) -> None:
     assert told.finding.load > MIB
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_load_explains_of_the_whole_what_is_seen_to_grow_and_not_what_noise_may_hide(seed: int) -> None:
+    """An interval's upper end is what cannot be excluded; added up over workers, it would explain a leak of the whole."""
+    clients, chance = line(lambda second: 10 + 2 * second), random.Random(seed)
+    noise = line(lambda second: 60 * MIB + 3_000 * second + 8 * MIB * (chance.random() < 0.4) * chance.random())
+    told = verdict(readings(series=series(client_connections=clients, tasks=clients, in_use_bytes=noise)))
+    assert told.word == "load_only"
+    bounds = [each for each in told.finding.evidence if "slope over" in each.what]
+    assert bounds
+    slope = max(each.value for each in bounds)
+    assert told.finding.load <= max(0.0, slope) * SECONDS * 1.01
+
+
 def test_connections_that_are_only_kept_for_a_next_request_explain_no_growth() -> None:
     """They have no task. What grows by more than clients take is told beside them, too."""
     clients = line(lambda second: 10 + 2 * second)
