@@ -1,4 +1,4 @@
-"""One upstream: sends requests to it over the relay's own transport, with the headers that the openai client would send.
+"""One upstream: sends requests to it over the relay's own transport, with the openai client's headers (client_headers.py).
 
 A request is a POST of the JSON bytes that came in, so that fields which neither the openai client nor the relay knows arrive.
 An answer is never parsed into objects: a stream is returned as a Body (body.py); an answer that does not stream as JSON bytes
@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import httpx2
-from openai import AsyncOpenAI, Omit
 from pydantic import SecretStr
 
 from ..errors import (
@@ -26,6 +24,7 @@ from ..errors import (
     UpstreamStatusError,
 )
 from .body import Body, Response
+from .client_headers import client_headers
 from .options import Timeouts, UpstreamOptions
 from .retry import pause_seconds, worth_retrying
 from .transport import Form, Headers, Target, Transport
@@ -40,16 +39,6 @@ WHOLE_BYTES: Final = 64 * 1024
 # The headers of the upstream's answer that the client gets: when to retry, and an id to quote in a report.
 FORWARDED_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "x-request-id"})
 FORWARDED_PREFIX: Final = "x-ratelimit-"
-
-# The openai client's headers that describe the machine it runs on: not sent to an upstream.
-ACCOUNT_PREFIX: Final = "x-stainless-"
-OMITTED_HEADERS: Final = dict.fromkeys(
-    (
-        "X-Stainless-Lang", "X-Stainless-Package-Version", "X-Stainless-OS", "X-Stainless-Arch", "X-Stainless-Runtime",
-        "X-Stainless-Runtime-Version", "X-Stainless-Async",
-    ),
-    Omit(),
-)  # fmt: skip
 
 _EVENTS: Final[Headers] = ((b"accept", b"text/event-stream"), (b"content-type", b"application/json"))
 _JSON: Final[Headers] = ((b"accept", b"application/json"), (b"content-type", b"application/json"))
@@ -81,7 +70,7 @@ class Upstream:
         self._base_url = base_url.rstrip("/")
         self._options = options
         self._transport = _transport_to(scheme, self.host, options)
-        self._headers = _headers(base_url, api_key.get_secret_value() if api_key else None)
+        self._headers = client_headers(base_url, api_key.get_secret_value() if api_key else None)
         self._forms: dict[tuple[str, Headers], Form] = {}  # by path and kind; there are a few
 
     async def stream(self, path: str, content: bytes, more: Mapping[str, str]) -> Response:
@@ -205,31 +194,6 @@ def _transport_to(scheme: str, host: str, options: UpstreamOptions) -> Transport
 
         return ProxiedTransport(max_connections=options.max_connections, budget=options.budget)
     return WireTransport(max_connections=options.max_connections, budget=options.budget)
-
-
-def _headers(base_url: str, key: str | None) -> Headers:
-    """The headers of every request: those of the openai client, with the organization, the project and the key."""
-    # The client only gives its headers: its transport never sends anything.
-    client = AsyncOpenAI(
-        api_key=key or "unused",
-        base_url=base_url,
-        default_headers=OMITTED_HEADERS,  # type: ignore[arg-type]  # Omit works here as in the headers of one request
-        http_client=httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport()),
-    )
-    headers: dict[str, object] = {
-        name.lower(): value for name, value in {**client.default_headers, **client.auth_headers}.items()
-    }
-    if key is None:
-        headers.pop("authorization", None)
-    headers.pop("accept", None)
-    headers.pop("content-type", None)
-    # Compression would hold events back, and the relay would have to decompress to find them.
-    headers["accept-encoding"] = "identity"
-    return [
-        (name.encode("latin-1"), value.encode("latin-1"))
-        for name, value in headers.items()
-        if isinstance(value, str) and not name.startswith(ACCOUNT_PREFIX)
-    ]
 
 
 def _idempotency_key() -> bytes:
